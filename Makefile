@@ -1,0 +1,62 @@
+# `make help` says what there is. Everything lives in .venv, made on first use from PYTHON (3.11 or newer).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+# How many test processes run side by side, and what pytest is told besides.
+WORKERS ?= auto
+PYTEST_ARGS ?=
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full check bench clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1	/' | expand -t 14
+	@echo 'EVENTQ_TEST_SERVER=redis tests against the redis-server in PATH; PYTEST_ARGS="-k lease" picks tests.'
+
+demo: $(VENV)/.runtime  ## Run real jobs over a folder and watch them (FOLDER=path)
+	@$(BIN)/eventq demo $(FOLDER)
+
+test: $(VENV)/.dev  ## Run the tests, except those marked full
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-full: $(VENV)/.dev  ## Run all tests
+	$(PYTEST) -m "" $(PYTEST_ARGS)
+
+check: $(VENV)/.dev  ## Lint, format, types, layers, house rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_house.py
+
+bench: $(VENV)/.dev  ## Measure, beside BullMQ where Node is installed (ARGS="...")
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## Remove the environment and everything generated
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# The environment as a user has it: enough for the demo.
+$(VENV)/.runtime: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON); say which one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "eventq needs Python 3.11 or newer and $(PYTHON) is $$($(PYTHON) -V 2>&1); say which one: make PYTHON=python3.12" >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@echo 'Installing into $(VENV) ...'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --editable '.[cli,embedded,uvloop]'
+	@touch $@
+
+# The same with every extra and the development tools.
+$(VENV)/.dev: $(VENV)/.runtime
+	@echo 'Installing the development tools ...'
+	@$(PIP) install --upgrade 'pip>=25.1' # the first that knows dependency groups
+	@$(PIP) install --editable '.[all]' --group dev
+	@touch $@

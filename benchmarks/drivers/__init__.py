@@ -1,0 +1,1 @@
+"""One process per run: what a peer does when the harness says `work`, `add` or `bulk`."""

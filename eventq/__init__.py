@@ -1,0 +1,65 @@
+"""eventq: a typed job queue for Python on Redis or Valkey, where every state change is also an event on a Redis stream."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from eventq.backoff import Backoff
+from eventq.errors import (
+    BulkAddError,
+    ConfigurationError,
+    EventqError,
+    InvalidJob,
+    InvalidState,
+    JobError,
+    JobFailed,
+    JobNotFound,
+    LayoutMismatch,
+    LeaseLost,
+    QueueUnavailable,
+    Retry,
+    ScriptError,
+    ServerRefused,
+    Unrecoverable,
+)
+from eventq.job import Job
+from eventq.limits import Limits
+from eventq.options import JobOptions, Keep
+from eventq.queue import NewJob, Queue
+from eventq.queue_events import EventStream
+from eventq.scheduler import QueueScheduler
+from eventq.states import JobState
+from eventq.worker import Worker
+
+try:
+    __version__ = version("eventq")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Backoff",
+    "BulkAddError",
+    "ConfigurationError",
+    "EventStream",
+    "EventqError",
+    "InvalidJob",
+    "InvalidState",
+    "Job",
+    "JobError",
+    "JobFailed",
+    "JobNotFound",
+    "JobOptions",
+    "JobState",
+    "Keep",
+    "LayoutMismatch",
+    "LeaseLost",
+    "Limits",
+    "NewJob",
+    "Queue",
+    "QueueScheduler",
+    "QueueUnavailable",
+    "Retry",
+    "ScriptError",
+    "ServerRefused",
+    "Unrecoverable",
+    "Worker",
+    "__version__",
+]

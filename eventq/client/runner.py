@@ -1,0 +1,162 @@
+"""The async runner: one connection, one writer, one call in flight; repeats a numbered call until its reply is known."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.exceptions import RedisError
+
+from eventq.client.faults import Remedy, refusal, remedy_of, unavailable
+from eventq.client.server import CONNECT_TIMEOUT
+from eventq.errors import ConfigurationError
+from eventq.ids import random_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redis.asyncio import Connection
+
+    from eventq.client.server import Server
+    from eventq.commands.core import Command, Verb
+
+R = TypeVar("R")
+WRITER_LENGTH = 12
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+
+class AsyncRunner:
+    """Runs commands on one connection, one at a time.
+
+    timeout: seconds one reply may take before the connection counts as dead and is replaced.
+    patience: seconds a command may be repeated before QueueUnavailable; None repeats until it is closed.
+    on_fault: told about each broken connection, for error events.
+
+    Cancelling a caller drops the connection with its unread reply; a later call is never answered by it. After a fork the child
+    opens a connection and takes a writer id of its own. Bound to the event loop of its first call.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        timeout: float = 5.0,
+        patience: float | None = 10.0,
+        client_name: str = "eventq",
+        on_fault: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self._server = server
+        self._timeout = timeout
+        self._patience = patience
+        self._client_name = client_name
+        self._on_fault = on_fault
+        self._connection: Connection | None = None
+        self._lock = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = -1
+        self._writer = ""
+        self._number = 0
+        self._is_closed = False
+        #: How often it has connected: a reader looks whether it still talks to the server it knew.
+        self.connects = 0
+
+    async def run(self, command: Command[R]) -> R:
+        """Send a script call and return its parsed reply. One round trip; a lost reply is asked for again by number."""
+        self._own()
+        async with self._lock:
+            if command.numbered:
+                self._number += 1
+            words = command.words(self._writer, self._number)
+            reply = await self._persist(f"script {command.script.name}", words, command.script.text, self._timeout)
+        return command.read(reply)
+
+    async def run_verb(self, verb: Verb[R], *, block: float = 0.0) -> R:
+        """Send one plain Redis command; `block` is how long the server itself may hold the reply back (seconds)."""
+        self._own()
+        async with self._lock:
+            reply = await self._persist(str(verb.words[0]), list(verb.words), None, self._timeout + block)
+        return verb.parse(reply)
+
+    async def close(self) -> None:
+        """Close the connection; a call in flight ends with an error, a later one too."""
+        self._is_closed = True
+        await self._drop()
+
+    def _own(self) -> None:
+        """Bind to this process and loop; take a new writer id after a fork."""
+        loop = asyncio.get_running_loop()
+        if self._pid != os.getpid():
+            # The parent's socket is left alone: it is still the parent's.
+            self._connection, self._pid, self._loop, self._lock = None, os.getpid(), loop, asyncio.Lock()
+            self._writer, self._number = random_text(WRITER_LENGTH), 0
+        elif self._loop is not loop:
+            raise ConfigurationError(
+                "this object was first used in another event loop; make one per loop (a second asyncio.run() is another loop)"
+            )
+        if self._is_closed:
+            raise ConfigurationError("this object is closed; make a new one")
+
+    async def _persist(self, what: str, words: list[str | int], script: str | None, timeout: float) -> Any:
+        """Send until there is an answer, or patience ends."""
+        loop = asyncio.get_running_loop()
+        began, pause = loop.time(), _FIRST_PAUSE
+        while True:
+            try:
+                connection = self._connection or await self._connect()
+                return await self._exchange(connection, words, timeout)
+            except (RedisError, OSError) as error:
+                remedy = remedy_of(error)
+                if remedy is Remedy.LOAD_SCRIPT and script is not None:
+                    await self._load(script)
+                    continue
+                if remedy in (Remedy.RAISE, Remedy.LOAD_SCRIPT):
+                    raise refusal(error, what) from error
+                if remedy is Remedy.RECONNECT:
+                    await self._drop()
+                if self._on_fault:
+                    self._on_fault(error)
+                waited = loop.time() - began
+                if self._is_closed or (self._patience is not None and waited + pause > self._patience):
+                    raise unavailable(what, self._server.where, waited, error) from error
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _exchange(self, connection: Connection, words: list[str | int], timeout: float) -> Any:
+        try:
+            async with asyncio.timeout(timeout):
+                await connection.send_packed_command(connection.pack_command(*words), check_health=False)
+                return await connection.read_response()
+        except BaseException:
+            if not connection.is_connected or connection is not self._connection:
+                self._connection = None
+            raise
+
+    async def _load(self, text: str) -> None:
+        if self._connection:
+            await self._exchange(self._connection, ["SCRIPT", "LOAD", text], self._timeout)
+
+    async def _connect(self) -> Connection:
+        if self._server.may_start:
+            connection = await asyncio.to_thread(self._server.async_connection, self._client_name)
+        else:
+            connection = self._server.async_connection(self._client_name)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await connection.connect()
+                if not self._server.is_checked:
+                    await connection.send_command("INFO")
+                    self._server.check(await connection.read_response())
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection = connection
+        self.connects += 1
+        return connection
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and self._pid == os.getpid():
+            with contextlib.suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)

@@ -1,0 +1,91 @@
+"""Reading the event stream, and holding a durable reader's name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from eventq.commands.core import Command, Verb
+from eventq.scripts import load_script
+
+if TYPE_CHECKING:
+    from eventq.keys import QueueKeys
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
+    """How far a reader is: the queue's epoch, the last entry handled whole, the last event handled.
+
+    `seq` may lie inside the entry after `entry_id`: a reader stopped in the middle of a big one.
+    """
+
+    epoch: str = ""
+    entry_id: str = "0-0"
+    seq: int = 0
+
+    @property
+    def text(self) -> str:
+        """Return the stored form."""
+        return f"{self.epoch or '-'} {self.entry_id} {self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Return the position of a stored form."""
+        epoch, entry_id, seq = text.split(" ")
+        return cls("" if epoch == "-" else epoch, entry_id, int(seq))
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One stream entry."""
+
+    id: str
+    fields: dict[str, str]
+
+
+class Hold(msgspec.Struct, frozen=True, gc=False):
+    """Answer to holding a name. `seq` and `epoch` are the queue's own: where the stream stands now."""
+
+    held: bool
+    position: Position
+    state: str
+    epoch: str
+    seq: int
+
+
+def hold_consumer(
+    keys: QueueKeys, name: str, holder: str, hold_ms: int, position: Position | None = None, state: str = ""
+) -> Command[Hold]:
+    """Take, keep (hold_ms 0: give up) a reader's name and save its position. A holder that lost the name saves nothing."""
+    script = load_script("hold_consumer")
+    args = [name, holder, hold_ms, position.text if position else "", state]
+    return Command(script, script.keys(keys), args, _parse_hold)
+
+
+def _parse_hold(reply: list[Any]) -> Hold:
+    return Hold(reply[1] == "held", Position.parse(reply[2]), reply[3], reply[4], int(reply[5]))
+
+
+def read_events(keys: QueueKeys, after: str, count: int, block_ms: int) -> Verb[list[Entry]]:
+    """Read entries after an id, blocking at most so long for the first."""
+    words = ("XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", keys["events"], after)
+    return Verb(words, lambda reply: _entries(reply[0][1]) if reply else [])
+
+
+def last_entry(keys: QueueKeys, upto: str = "+") -> Verb[list[Entry]]:
+    """Read the newest entry, or the newest at or before an id."""
+    return Verb(("XREVRANGE", keys["events"], upto, "-", "COUNT", 1), _entries)
+
+
+def first_entry(keys: QueueKeys) -> Verb[list[Entry]]:
+    """Read the oldest entry."""
+    return Verb(("XRANGE", keys["events"], "-", "+", "COUNT", 1), _entries)
+
+
+def stream_state(keys: QueueKeys) -> Verb[tuple[str, int]]:
+    """Read the queue's epoch and the seq of its last event."""
+    return Verb(("HMGET", keys["meta"], "epoch", "seq"), lambda reply: (reply[0] or "", int(reply[1] or 0)))
+
+
+def _entries(reply: list[Any]) -> list[Entry]:
+    # A missing field list is an entry that was deleted while it was read.
+    return [Entry(entry[0], dict(zip(entry[1][::2], entry[1][1::2], strict=True))) for entry in reply if entry[1]]

@@ -1,0 +1,77 @@
+"""Reading jobs and counts. Nothing here writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from eventq.commands.core import Command, Verb
+from eventq.records import StoredJob, parse_stored
+from eventq.scripts import load_script
+from eventq.states import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventq.keys import QueueKeys
+
+_COUNTED: Final = (
+    JobState.WAITING,
+    JobState.PRIORITIZED,
+    JobState.DELAYED,
+    JobState.ACTIVE,
+    JobState.WAITING_CHILDREN,
+    JobState.COMPLETED,
+    JobState.FAILED,
+)
+
+
+def get_jobs(keys: QueueKeys, ids: Sequence[str]) -> Command[list[StoredJob | None]]:
+    """Read at most 500 jobs, in the order asked; None for one that is not stored."""
+    script = load_script("get_jobs")
+    return Command(script, script.keys(keys), list(ids), _parse_jobs, numbered=False)
+
+
+def _parse_jobs(reply: list[Any]) -> list[StoredJob | None]:
+    now, paused = reply[1], reply[2] == 1
+    return [parse_stored(now, paused, reply[at : at + 6]) for at in range(3, len(reply), 6)]
+
+
+def list_jobs(keys: QueueKeys, state: JobState, start: int, limit: int, *, newest_first: bool) -> Command[list[str]]:
+    """List the ids of one page of a state (at most 500), in line order or by time."""
+    script = load_script("list_jobs")
+    args = [state.value, start, limit, "1" if newest_first else "0"]
+    return Command(script, script.keys(keys), args, lambda reply: list(reply[1]), numbered=False)
+
+
+def count_jobs(keys: QueueKeys) -> Command[dict[JobState, int]]:
+    """Count every state; `paused` takes the waiting jobs of a paused queue."""
+    script = load_script("count_jobs")
+    return Command(script, script.keys(keys), (), _parse_counts, numbered=False)
+
+
+def _parse_counts(reply: list[Any]) -> dict[JobState, int]:
+    counts = dict(zip(_COUNTED, reply[2:], strict=True))
+    counts[JobState.PAUSED] = counts[JobState.WAITING] if reply[1] == 1 else 0
+    if reply[1] == 1:
+        counts[JobState.WAITING] = 0
+    return counts
+
+
+def is_paused(keys: QueueKeys) -> Verb[bool]:
+    """Read whether the queue is paused."""
+    return Verb(("HGET", keys["meta"], "paused"), lambda reply: reply == "1")
+
+
+def register_queue(keys: QueueKeys) -> Verb[None]:
+    """List the queue for discovery."""
+    return Verb(("HSET", keys.queues, keys.name, keys.tag), lambda _: None)
+
+
+def wait_for_work(keys: QueueKeys, seconds: float) -> Verb[str | None]:
+    """Block until a marker is armed, at most so long. Returns the member that was popped."""
+    return Verb(("BZPOPMIN", keys["marker"], f"{seconds:.3f}"), lambda reply: reply[1] if reply else None)
+
+
+def arm_marker(keys: QueueKeys, member: str) -> Verb[None]:
+    """Put a marker back that was popped by a worker with no use for it."""
+    return Verb(("ZADD", keys["marker"], 0, member), lambda _: None)

@@ -1,0 +1,64 @@
+"""What the scheduler sends: sweeping leases and due jobs, timers, trimming the event stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eventq.commands.core import Command
+from eventq.limits import EVENT_RETENTION, READER_LIVE_MS
+from eventq.scripts import load_script
+
+if TYPE_CHECKING:
+    from eventq.commands.work import Retention
+    from eventq.keys import QueueKeys
+
+#: Jobs or timers handled per call, stream entries looked at per call.
+SLICE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReply:
+    """`next_*_ms`: until the next lease ends, the next delayed job is due, the next timer ends; None for none."""
+
+    reclaimed: int
+    promoted: int
+    more: bool
+    next_lease_ms: int | None
+    next_due_ms: int | None
+    next_timer_ms: int | None
+    event_bytes: int
+
+
+def sweep_queue(keys: QueueKeys, lease_ms: int, max_stalls: int, retention: Retention) -> Command[SweepReply]:
+    """Take back what lost its worker and promote what is due, a slice of each."""
+    script = load_script("sweep_queue")
+    args: list[str | int] = [lease_ms, max_stalls, SLICE, *retention.failed]
+    return Command(script, script.keys(keys), args, _parse_sweep)
+
+
+def _parse_sweep(reply: list[Any]) -> SweepReply:
+    reclaimed, promoted, more, lease, due, timer, event_bytes = reply[1:8]
+    return SweepReply(
+        reclaimed,
+        promoted,
+        more == 1,
+        lease if lease >= 0 else None,
+        due if due >= 0 else None,
+        timer if timer >= 0 else None,
+        event_bytes,
+    )
+
+
+def run_timers(keys: QueueKeys, retention: Retention) -> Command[bool]:
+    """End a slice of what expired. Returns whether there is more."""
+    script = load_script("run_timers")
+    args: list[str | int] = [SLICE, *retention.words]
+    return Command(script, script.keys(keys), args, lambda reply: reply[2] == 1)
+
+
+def trim_events(keys: QueueKeys, retention: tuple[int, int, int, int] = EVENT_RETENTION) -> Command[bool]:
+    """Trim a slice of the event stream (events, bytes, age in ms, hard cap in bytes). Returns whether there is more."""
+    script = load_script("trim_events")
+    args: list[str | int] = [*retention, READER_LIVE_MS, SLICE]
+    return Command(script, script.keys(keys), args, lambda reply: reply[2] == 1)

@@ -1,0 +1,107 @@
+"""Every error eventq raises. The class says who must act; identity is in attributes; the cause is chained.
+
+EventqError
+├─ ConfigurationError      whoever wrote the call or the settings, before any I/O: bad name, option, URL, server too old
+├─ InvalidJob              whoever adds: data of the wrong type, too large, not serialisable
+├─ BulkAddError            whoever adds: some calls of a bulk add were refused; `.added` says what is in
+├─ QueueUnavailable        whoever runs Redis: unreachable, timed out, still loading
+├─ ServerRefused           whoever runs Redis: out of memory, no permission, read only
+├─ LayoutMismatch          whoever deploys: the queue was written by another layout
+├─ ScriptError             us: a script answered what its parser does not know
+└─ JobError                the caller; carries `.queue` and `.job_id`
+   ├─ JobNotFound          ├─ InvalidState   ├─ LeaseLost   └─ JobFailed (the job whose result was awaited)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+
+class EventqError(Exception):
+    """The root of everything eventq raises by itself."""
+
+
+class ConfigurationError(EventqError, ValueError):
+    """A name, option, URL or server setting is not acceptable. Raised before anything is sent or stored."""
+
+
+class InvalidJob(EventqError, ValueError):
+    """Data, name or options of a job are refused. Nothing was stored."""
+
+
+class BulkAddError(EventqError):
+    """Some calls of a bulk add failed. `added` holds the jobs that are in the queue; the cause is chained."""
+
+    def __init__(self, message: str, added: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.added = added
+
+
+class QueueUnavailable(EventqError):
+    """Redis cannot be reached, or did not answer in time. Whether a write took effect is unknown."""
+
+
+class ServerRefused(EventqError):
+    """Redis answered and refuses: out of memory, no permission, read only. Nothing was written by this call."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LayoutMismatch(EventqError):
+    """The queue in Redis was written with another layout than this version of eventq knows. Nothing was changed."""
+
+
+class ScriptError(EventqError):
+    """A script answered something its parser does not know: a bug in eventq."""
+
+
+class JobError(EventqError):
+    """Something about one job; `queue` and `job_id` name it."""
+
+    def __init__(self, message: str, *, queue: str, job_id: str) -> None:
+        super().__init__(message)
+        self.queue = queue
+        self.job_id = job_id
+
+
+class JobNotFound(JobError):
+    """No job of that id is stored: it was never added, or has been removed."""
+
+
+class InvalidState(JobError):
+    """The job is in a state in which this cannot be done. Nothing was changed."""
+
+
+class LeaseLost(JobError):
+    """This worker no longer holds the job: its lease ran out and the job was given away."""
+
+
+class JobFailed(JobError):
+    """The job whose result was awaited ended failed. `type`, `reason` and `traceback` are the processor's error."""
+
+    def __init__(self, message: str, *, queue: str, job_id: str, type: str, reason: str, traceback: str = "") -> None:
+        super().__init__(message, queue=queue, job_id=job_id)
+        self.type = type
+        self.reason = reason
+        self.traceback = traceback
+
+
+class Unrecoverable(Exception):  # noqa: N818 - control flow, raised by processors
+    """Raised by a processor: fail this job now, whatever attempts are left."""
+
+
+class Retry(Exception):  # noqa: N818 - control flow, raised by processors
+    """Raised by a processor: this attempt failed; run the job again after `delay` (seconds), if attempts are left.
+
+    Without a delay the job's own backoff decides.
+    """
+
+    def __init__(self, message: str = "", *, delay: float | timedelta | None = None) -> None:
+        super().__init__(message or "the processor asked for a retry")
+        self.delay = delay

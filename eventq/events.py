@@ -1,0 +1,276 @@
+"""The event catalogue: one frozen class per kind, and how a stream entry becomes events.
+
+| kind | when | fields besides queue, seq, time |
+| --- | --- | --- |
+| added | stored | job_id, name, state, due, priority, traceparent, tracestate |
+| duplicated | an own id existed already; nothing was stored | job_id, name |
+| waiting | into line: due, retried by hand | job_id, name, state, previous, due |
+| active | a worker claimed it; `seq` is the run's fence | job_id, name, attempt, worker, waited |
+| progress | updated by its processor | job_id, name, attempt, progress |
+| completed | final | job_id, name, attempt, worker, waited, ran, result or result_omitted, trace context |
+| retrying | an attempt failed and will run again | job_id, name, attempt, worker, waited, ran, error, state, due |
+| failed | final | job_id, name, attempt, worker, waited, ran, error, reason, exhausted, trace context |
+| released | given back by its worker, uncounted | job_id, name, attempt, worker, ran, state |
+| stalled | its lease ran out; back in line | job_id, name, attempt, worker, ran, stalls, state |
+| removed | no longer stored, in bulk | job_ids, previous, reason |
+| drained | the last job in line ended | |
+| paused, resumed | the queue | |
+| lost | a reader found a gap; made by the reader | count, reason |
+| error, worker_started, worker_stopped | this process only, never on the stream | worker, message |
+
+`waited` and `ran` are seconds by Redis' clock; `reason` of failed is error, stalled or timeout.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from eventq.errors import EventqError
+from eventq.records import JobErrorInfo
+
+
+class UnreadableEntry(EventqError):
+    """A stream entry is not one of ours."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """What every event says: the queue, its number there, when (ms since the epoch, Redis' clock)."""
+
+    kind: ClassVar[str] = ""
+    queue: str = ""
+    seq: int = 0
+    ms: int = 0
+
+    @property
+    def time(self) -> datetime:
+        """When, by Redis' clock, as an aware datetime."""
+        return datetime.fromtimestamp(self.ms / 1000, UTC)
+
+
+class JobEvent(Event, frozen=True, kw_only=True):
+    """An event of one job."""
+
+    job_id: str = ""
+    name: str = ""
+    attempt: int = 0
+
+
+class _Due(JobEvent, frozen=True, kw_only=True):
+    due_ms: int = 0
+
+    @property
+    def due(self) -> datetime | None:
+        """When the job may run, None for at once."""
+        return datetime.fromtimestamp(self.due_ms / 1000, UTC) if self.due_ms else None
+
+
+class _Outcome(JobEvent, frozen=True, kw_only=True):
+    worker: str = ""
+    waited_ms: int = 0
+    ran_ms: int = 0
+    traceparent: str = ""
+    tracestate: str = ""
+
+    @property
+    def waited(self) -> float:
+        """Seconds from ready to started."""
+        return self.waited_ms / 1000
+
+    @property
+    def ran(self) -> float:
+        """Seconds from started to the end of this run."""
+        return self.ran_ms / 1000
+
+
+class AddedEvent(_Due, frozen=True, kw_only=True):
+    """A job was stored."""
+
+    kind: ClassVar[str] = "added"
+    state: str = ""
+    priority: int = 0
+    traceparent: str = ""
+    tracestate: str = ""
+
+
+class DuplicatedEvent(JobEvent, frozen=True, kw_only=True):
+    """An add with an own id that is stored already: nothing was added."""
+
+    kind: ClassVar[str] = "duplicated"
+
+
+class WaitingEvent(_Due, frozen=True, kw_only=True):
+    """A job came into line from another state."""
+
+    kind: ClassVar[str] = "waiting"
+    state: str = ""
+    previous: str = ""
+
+
+class ActiveEvent(_Outcome, frozen=True, kw_only=True):
+    """A worker claimed a job. `seq` is the fence of this run."""
+
+    kind: ClassVar[str] = "active"
+
+
+class ProgressEvent(JobEvent, frozen=True, kw_only=True):
+    """A processor reported progress: a number or a JSON object."""
+
+    kind: ClassVar[str] = "progress"
+    progress: Any = None
+
+
+class CompletedEvent(_Outcome, frozen=True, kw_only=True):
+    """A job ended well. `result` rides along when small; else `result_omitted` says that there is one to fetch."""
+
+    kind: ClassVar[str] = "completed"
+    result: Any = None
+    result_omitted: bool = False
+
+
+class RetryingEvent(_Outcome, frozen=True, kw_only=True):
+    """An attempt failed and the job will run again: when (`due`) and why (`error`)."""
+
+    kind: ClassVar[str] = "retrying"
+    state: str = ""
+    due_ms: int = 0
+    error: JobErrorInfo = JobErrorInfo("")
+
+    @property
+    def due(self) -> datetime | None:
+        """When it may run again."""
+        return datetime.fromtimestamp(self.due_ms / 1000, UTC) if self.due_ms else None
+
+
+class FailedEvent(_Outcome, frozen=True, kw_only=True):
+    """A job ended failed, for good. `exhausted`: it used up its attempts. `reason`: error, stalled or timeout."""
+
+    kind: ClassVar[str] = "failed"
+    reason: str = "error"
+    exhausted: bool = False
+    stalls: int = 0
+    error: JobErrorInfo = JobErrorInfo("")
+
+
+class ReleasedEvent(_Outcome, frozen=True, kw_only=True):
+    """A worker gave the job back to the head of the line, uncounted."""
+
+    kind: ClassVar[str] = "released"
+    state: str = ""
+    previous: str = ""
+
+
+class StalledEvent(_Outcome, frozen=True, kw_only=True):
+    """A run's lease ended without a word from its worker; the job is back in line."""
+
+    kind: ClassVar[str] = "stalled"
+    state: str = ""
+    previous: str = ""
+    stalls: int = 0
+
+
+class RemovedEvent(Event, frozen=True, kw_only=True):
+    """Jobs are no longer stored: by hand or by retention."""
+
+    kind: ClassVar[str] = "removed"
+    job_ids: tuple[str, ...] = ()
+    previous: str = ""
+    reason: str = ""
+
+
+class DrainedEvent(Event, frozen=True, kw_only=True):
+    """The last job in line ended; delayed ones may remain. Once per idle time."""
+
+    kind: ClassVar[str] = "drained"
+
+
+class PausedEvent(Event, frozen=True, kw_only=True):
+    """The queue was paused."""
+
+    kind: ClassVar[str] = "paused"
+
+
+class ResumedEvent(Event, frozen=True, kw_only=True):
+    """The queue was resumed."""
+
+    kind: ClassVar[str] = "resumed"
+
+
+class ErrorEvent(Event, frozen=True, kw_only=True):
+    """Trouble that is no job's failure: lost connection, lost lease, a listener that raised. This process only."""
+
+    kind: ClassVar[str] = "error"
+    worker: str = ""
+    message: str = ""
+    error: BaseException | None = None
+
+
+class LostEvent(Event, frozen=True, kw_only=True):
+    """A reader of the stream missed events. `count` is exact for `trimmed` (0 for `rollback`: the stream itself went back).
+
+    `seq` is the number of the last event before the gap. Made by the reader, never on the stream.
+    """
+
+    kind: ClassVar[str] = "lost"
+    count: int = 0
+    reason: str = "trimmed"
+
+
+class WorkerStartedEvent(Event, frozen=True, kw_only=True):
+    """A worker of this process began to claim. This process only."""
+
+    kind: ClassVar[str] = "worker_started"
+    worker: str = ""
+
+
+class WorkerStoppedEvent(Event, frozen=True, kw_only=True):
+    """A worker of this process ended. This process only."""
+
+    kind: ClassVar[str] = "worker_stopped"
+    worker: str = ""
+
+
+STREAM_EVENTS: Final[dict[str, type[Event]]] = {
+    cls.kind: cls
+    for cls in (
+        AddedEvent, DuplicatedEvent, WaitingEvent, ActiveEvent, ProgressEvent, CompletedEvent, RetryingEvent, FailedEvent,
+        ReleasedEvent, StalledEvent, RemovedEvent, DrainedEvent, PausedEvent, ResumedEvent,
+    )
+}  # fmt: skip
+LOCAL_EVENTS: Final[dict[str, type[Event]]] = {
+    cls.kind: cls for cls in (LostEvent, ErrorEvent, WorkerStartedEvent, WorkerStoppedEvent)
+}
+KINDS: Final = (*STREAM_EVENTS, *LOCAL_EVENTS)
+
+
+class UnknownEvent(Event, frozen=True, kw_only=True):
+    """An event of a kind that this version does not know: written by a newer one. `facts` is its JSON object."""
+
+    kind: ClassVar[str] = "unknown"
+    name: str = ""
+    facts: dict[str, Any] = {}
+
+
+_decode = msgspec.json.Decoder(list[dict[str, Any]]).decode
+
+
+def make_event(kind: str, queue: str, seq: int, ms: int, facts: dict[str, Any]) -> Event:
+    """Return the event of these facts. Unknown facts are left out, an unknown kind is an UnknownEvent."""
+    cls = STREAM_EVENTS.get(kind)
+    if cls is None:
+        return UnknownEvent(queue=queue, seq=seq, ms=ms, name=kind, facts=facts)
+    return msgspec.convert({**facts, "queue": queue, "seq": seq, "ms": ms}, cls)
+
+
+def parse_entry(queue: str, fields: dict[str, str]) -> list[Event]:
+    """Return the events of one stream entry, in order. Raises UnreadableEntry."""
+    try:
+        seq, n, ms = int(fields["seq"]), int(fields["n"]), int(fields["ms"])
+        facts = _decode(fields["events"])
+        if len(facts) != n:
+            raise ValueError(f"{len(facts)} events where n says {n}")
+        return [make_event(fields["kind"], queue, seq + index, ms, each) for index, each in enumerate(facts)]
+    except (KeyError, ValueError) as error:
+        raise UnreadableEntry(f"queue {queue}: a stream entry is unreadable: {error}") from error

@@ -1,0 +1,216 @@
+"""A job as its producer, its processor and anybody who looks it up hold it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, Protocol
+
+import msgspec
+
+from eventq.codec import encode_json
+from eventq.commands.manage import remove_jobs, retry_jobs
+from eventq.context import DataT, QueueContext, ResultT
+from eventq.errors import InvalidJob, InvalidState
+from eventq.limits import PROGRESS_BYTES
+from eventq.records import NEVER_RUN, JobErrorInfo, Record, Run, StoredJob
+from eventq.states import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+
+
+class Outcomes(Protocol):
+    """Whoever can wait for the outcome of a job: its queue's listener."""
+
+    async def wait(self, job_id: str, timeout: float | None) -> Any:
+        """Return the job's result; raise JobFailed, JobNotFound or TimeoutError."""
+
+
+class _Done:
+    """Awaitable that is done: lets `update_progress` be called with `await` on a loop and without in a thread."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+_DONE = _Done()
+
+
+class Job(Generic[DataT, ResultT]):
+    """One job. What it says is as of when it was read; methods ask Redis anew.
+
+    data: decoded and checked. attempt: 1 while first running, fails + 1. fence: rises with every run of any job of the queue,
+    for compare-and-set in your own database; 0 outside a processor.
+    """
+
+    __slots__ = ("_context", "_outcomes", "_report", "_stored_progress", "cancelled", "data", "fence", "id", "record", "run")
+
+    def __init__(
+        self,
+        context: QueueContext[DataT, ResultT],
+        job_id: str,
+        record: Record,
+        data: DataT,
+        run: Run = NEVER_RUN,
+        *,
+        outcomes: Outcomes | None = None,
+        progress: Any = None,
+        fence: int = 0,
+        report: Callable[[Any, str], None] | None = None,
+    ) -> None:
+        self._context = context
+        self._outcomes = outcomes
+        self._report = report
+        self._stored_progress = progress
+        self.id = job_id
+        self.record = record
+        self.run = run
+        self.data = data
+        self.fence = fence
+        #: Set when this run is over before its processor is: timed out, lease lost, worker closing. Threads look at it.
+        self.cancelled = False
+
+    @property
+    def name(self) -> str:
+        """What kind of job it is; a worker chooses the processor by it."""
+        return self.record.name
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self._context.name
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is (or would be next), from 1. Stalls and releases do not raise it."""
+        return self.run.fails + 1
+
+    @property
+    def max_attempts(self) -> int:
+        """How many attempts it has."""
+        return self.record.spec.attempts
+
+    @property
+    def priority(self) -> int:
+        """0 is none and runs first, then 1, 2, …"""
+        return self.record.priority
+
+    @property
+    def added_at(self) -> datetime:
+        """When it was stored, by Redis' clock."""
+        return _time(self.record.added_ms)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When its last run started, by Redis' clock."""
+        return _time(self.run.started_ms) if self.run.started_ms else None
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it completed or failed for good, by Redis' clock."""
+        return _time(self.run.finished_ms) if self.run.finished_ms else None
+
+    @property
+    def progress(self) -> Any:
+        """The last progress reported: a number or a JSON object; None for none."""
+        return self._stored_progress
+
+    def update_progress(self, progress: float | dict[str, Any]) -> _Done:
+        """Report progress from the processor: a number or a JSON object. Returns at once; `await` it or not, also in threads.
+
+        Written with the next call, at most ten times a second per job, the latest value wins and always before the outcome.
+        Raises InvalidJob for anything else, InvalidState outside a processor.
+        """
+        if isinstance(progress, bool) or not isinstance(progress, int | float | dict):
+            raise InvalidJob(f"progress {progress!r}: must be a number or a JSON object (dict)")
+        text = encode_json(progress, "progress")
+        if len(text) > PROGRESS_BYTES:
+            raise InvalidJob(f"progress of {len(text)} bytes: larger than the limit of {PROGRESS_BYTES} bytes")
+        if self._report is None:
+            raise InvalidState(f"job {self.id!r}: progress is reported by its processor only", queue=self.queue, job_id=self.id)
+        self._stored_progress = progress
+        self._report(self, text)
+        return _DONE
+
+    async def get_state(self) -> JobState:
+        """Read where the job stands. One round trip. Raises JobNotFound."""
+        return (await self._context.require(self.id)).state
+
+    async def result(self, timeout: float | None = None) -> ResultT:
+        """Wait for the outcome and return the result. No polling: an event tells.
+
+        timeout: seconds, None waits for ever. Raises JobFailed with the processor's error, JobNotFound when the job was removed
+        before its outcome was seen, TimeoutError.
+        """
+        if self._outcomes is None:
+            raise InvalidState(
+                f"job {self.id!r}: a processor cannot wait for its own result", queue=self.queue, job_id=self.id
+            )
+        return await self._outcomes.wait(self.id, timeout)
+
+    async def retry(self, *, reset_attempts: bool = False) -> None:
+        """Put a failed job back in line. Raises JobNotFound, InvalidState when it is not failed; then nothing changed."""
+        verdict = await self._context.runner.run(
+            retry_jobs(self._context.keys, [self.id], state=JobState.FAILED, reset_attempts=reset_attempts)
+        )
+        if verdict == "m":
+            raise self._context.not_found(self.id)
+        if verdict == "s":
+            state = await self.get_state()
+            raise InvalidState(f"job {self.id!r} is {state}: only a failed job can be retried", queue=self.queue, job_id=self.id)
+
+    async def remove(self) -> None:
+        """Remove the job with all that is stored of it. Raises JobNotFound, InvalidState while it runs."""
+        verdict = await self._context.runner.run(remove_jobs(self._context.keys, [self.id]))
+        if verdict == "m":
+            raise self._context.not_found(self.id)
+        if verdict == "a":
+            raise InvalidState(f"job {self.id!r} is active: it cannot be removed while it runs", queue=self.queue, job_id=self.id)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.queue}/{self.id} {self.name!r} attempt {self.attempt}/{self.max_attempts}>"
+
+
+class StoredDetails(msgspec.Struct, frozen=True):
+    """Result or error of a job, decoded."""
+
+    result: Any
+    error: JobErrorInfo | None
+
+
+_decode_error = msgspec.json.Decoder(JobErrorInfo).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+def stored_error(text: str | None) -> JobErrorInfo:
+    """Return a stored error; a damaged one says so."""
+    try:
+        return _decode_error(text or "{}")
+    except ValueError:
+        return JobErrorInfo("Unknown", "the stored error is unreadable")
+
+
+def stored_progress(text: str | None) -> Any:
+    """Return stored progress, None for none."""
+    return _decode_any(text) if text else None
+
+
+def job_of(context: QueueContext[DataT, ResultT], stored: StoredJob, outcomes: Outcomes) -> Job[DataT, ResultT]:
+    """Return the job of what is stored. Raises InvalidJob when its data does not fit the queue's type."""
+    return Job(
+        context,
+        stored.id,
+        stored.record,
+        context.data.decode(stored.record.data),
+        stored.run,
+        outcomes=outcomes,
+        progress=stored_progress(stored.progress),
+    )
+
+
+def _time(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)

@@ -1,0 +1,68 @@
+"""The names in Redis: `prefix:{tag}:queue:column`, and what may be a name."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from eventq.errors import ConfigurationError, InvalidJob
+
+COLUMNS: Final = (
+    "meta calls jobs data runs results progress logs wait prioritized delayed leases waiting_children completed failed "
+    "timers totals events marker dedup schedules workers consumers outbox children groups group_turns"
+).split()
+
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_JOB_NAME = re.compile(r"[A-Za-z0-9._:/ -]{1,128}\Z")
+
+
+class QueueKeys:
+    """The keys of one queue: every column by its name, all in one Cluster slot by the tag in braces."""
+
+    __slots__ = ("_keys", "name", "prefix", "tag")
+
+    def __init__(self, name: str, *, prefix: str = "eventq", tag: str | None = None) -> None:
+        self.name = check_queue_name(name)
+        self.tag = check_queue_name(tag) if tag is not None else name
+        if not isinstance(prefix, str) or not _PREFIX.match(prefix):
+            raise ConfigurationError(f"prefix {prefix!r}: must be 1 to 64 of A-Z a-z 0-9 . _ -")
+        self.prefix = prefix
+        self._keys = {column: f"{prefix}:{{{self.tag}}}:{name}:{column}" for column in COLUMNS}
+
+    def __getitem__(self, column: str) -> str:
+        return self._keys[column]
+
+    @property
+    def queues(self) -> str:
+        """The hash that lists every queue of this prefix: name -> tag."""
+        return f"{self.prefix}:queues"
+
+    def __repr__(self) -> str:
+        return f"QueueKeys({self._keys['meta'].removesuffix(':meta')!r})"
+
+
+def check_queue_name(name: object) -> str:
+    """Return the name; raise ConfigurationError when it cannot name a queue."""
+    if isinstance(name, str) and _QUEUE_NAME.match(name):
+        return name
+    raise ConfigurationError(f"queue name {_short(name)}: must be 1 to 128 of A-Z a-z 0-9 . _ -")
+
+
+def check_job_name(name: object) -> str:
+    """Return the name; raise InvalidJob when it cannot name a job."""
+    if isinstance(name, str) and _JOB_NAME.match(name):
+        return name
+    raise InvalidJob(f"job name {_short(name)}: must be 1 to 128 of A-Z a-z 0-9 . _ - : / and space")
+
+
+def check_job_id(job_id: object) -> str:
+    """Return the id; raise InvalidJob when it cannot be a job's own id."""
+    if isinstance(job_id, str) and _QUEUE_NAME.match(job_id):
+        return job_id
+    raise InvalidJob(f"job_id {_short(job_id)}: must be 1 to 128 of A-Z a-z 0-9 . _ -")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,25 @@
+#!lua flags=allow-oom
+-- Takes or keeps a durable reader's name, and saves how far it has read. One process holds a name; another with the same
+-- name stands by until the hold ends. A save by a process that lost the name is refused and changes nothing.
+-- Stored text: holder, hold ends ms, saved ms, epoch, entry id, seq, then the reader's own state.
+-- KEYS: meta calls timers consumers
+-- ARGV: writer, number, name, holder, hold ms (0 gives the name up), position ('' none to save: epoch entry-id seq), state
+-- Reply: OK, 'held' or 'taken', position, state, epoch of the queue, seq of its last event | STALE | LAYOUT
+-- Events: none
+local meta_key, calls_key, timers_key, consumers_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- include: clock
+-- include: call
+local name, holder, hold = ARGV[3], ARGV[4], tonumber(ARGV[5])
+local epoch = redis.call('HGET', meta_key, 'epoch') or ''
+local current, ends, saved, position, state = '', '0', '0', '- 0-0 0', ''
+local text = redis.call('HGET', consumers_key, name)
+if text then
+  current, ends, saved, position, state = string.match(text, '^(%S+) (%d+) (%d+) (%S+ %S+ %d+) (.*)$')
+end
+if current ~= holder and tonumber(ends) > now then
+  return {'OK', 'taken', position, state, epoch, seq}
+end
+if ARGV[6] ~= '' and (current == holder or not text) then position, saved, state = ARGV[6], now, ARGV[7] end
+redis.call('HSET', consumers_key, name, table.concat({holder, hold > 0 and now + hold or 0, saved, position, state}, ' '))
+if not replayed then close_call('') end
+return {'OK', 'held', position, state, epoch, seq}

@@ -1,0 +1,23 @@
+-- Opens a numbered call. Every writer numbers its calls and has one in flight: the same number again gets the stored
+-- reply (`replayed`), a lower one STALE, a higher one runs. An unknown layout changes nothing.
+-- Needs: now, meta_key, calls_key, timers_key. ARGV[1] writer, ARGV[2] number.
+local LAYOUT = '1'
+local CALL_KEPT_MS = 86400000
+local writer, number = ARGV[1], ARGV[2]
+local meta = redis.call('HMGET', meta_key, 'layout', 'seq', 'event_bytes', 'paused', 'holes')
+if meta[1] and meta[1] ~= LAYOUT then return {'LAYOUT', meta[1]} end
+local seq, event_bytes, paused = tonumber(meta[2]) or 0, tonumber(meta[3]) or 0, meta[4] == '1'
+local call_record, replayed = redis.call('HGET', calls_key, writer), false
+if call_record then
+  local last, reply = string.match(call_record, '^(%d+) %d+ (.*)$')
+  if tonumber(number) < tonumber(last) then return {'STALE', last} end
+  if number == last then replayed = reply end
+end
+
+-- Stores the reply, so that a repeated call gets the same one. The first call of a queue writes its layout and epoch
+-- (the writer's random id); the first call of a writer puts its record on the list of things that expire.
+local function close_call(reply)
+  if not meta[1] then redis.call('HSET', meta_key, 'layout', LAYOUT, 'epoch', writer) end
+  if not call_record then redis.call('ZADD', timers_key, now + CALL_KEPT_MS, 'call ' .. writer) end
+  redis.call('HSET', calls_key, writer, number .. ' ' .. now .. ' ' .. reply)
+end

@@ -1,0 +1,3 @@
+-- The only clock: Redis' TIME, read once per script. Integer milliseconds since the epoch.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,0 +1,48 @@
+-- Ends the runs whose lease ran out: back to the head of the line, or failed after `max_stalls` of them.
+-- Needs: now, emit, count, read_run, write_run, line_up, evict, jobs_key, runs_key, results_key, leases_key, failed_key.
+local RECORD = '^1\t%d+\t%d*\t%d*\t%a*\t([^\t\n]*)\t([^\t\n]*)'
+local STALLED = '{"type":"Stalled","message":"the worker stopped renewing its lease"}'
+local function reclaim(ids, max_stalls, keep, age)
+  local records, runs = redis.call('HMGET', jobs_key, unpack(ids)), redis.call('HMGET', runs_key, unpack(ids))
+  local stalled, failed, texts, results, back, finished = {}, {}, {}, {}, {}, {}
+  for index, id in ipairs(ids) do
+    local run = runs[index] and read_run(runs[index])
+    if run and run.state == 'active' then
+      local name, trace = string.match(records[index] or '', RECORD)
+      name = name or '__other__'
+      run.stalls = run.stalls + 1
+      local facts = '{"job_id":"' .. id .. '","name":"' .. name .. '","attempt":' .. (run.fails + 1) .. ',"worker":"'
+        .. run.worker .. '","stalls":' .. run.stalls .. ',"ran_ms":' .. (now - run.started)
+      if trace and trace ~= '' then facts = facts .. ',' .. trace end
+      count('stalled', name, 1)
+      run.token, run.worker = '-', '-'
+      if run.stalls > max_stalls then
+        run.state, run.finished = 'failed', now
+        failed[#failed + 1] = facts .. ',"waited_ms":' .. math.max(0, run.started - run.ready)
+          .. ',"reason":"stalled","exhausted":false,"error":' .. STALLED .. '}'
+        finished[#finished + 1] = now
+        finished[#finished + 1] = id
+        results[#results + 1] = id
+        results[#results + 1] = STALLED
+        count('failed', name, 1)
+      else
+        run.state = run.place ~= '-' and 'prioritized' or 'waiting'
+        stalled[#stalled + 1] = facts .. ',"state":"' .. run.state .. '","previous":"active"}'
+        back[#back + 1] = {id, run.place}
+      end
+      texts[#texts + 1] = id
+      texts[#texts + 1] = write_run(run)
+    end
+  end
+  emit('stalled', stalled)
+  emit('failed', failed)
+  redis.call('ZREM', leases_key, unpack(ids))
+  if #texts > 0 then redis.call('HSET', runs_key, unpack(texts)) end
+  if #results > 0 then redis.call('HSET', results_key, unpack(results)) end
+  for index = #back, 1, -1 do line_up(back[index][1], back[index][2], 'head') end
+  if #finished > 0 then
+    redis.call('ZADD', failed_key, unpack(finished))
+    evict(failed_key, 'failed', keep, age, #finished)
+  end
+  return #ids
+end

@@ -1,0 +1,48 @@
+#!lua flags=allow-oom
+-- Records what running jobs came to and claims new ones, a batch of each.
+-- KEYS: meta calls timers jobs data runs results progress logs wait prioritized delayed leases completed failed totals
+--       events marker
+-- ARGV: writer, number, worker, lease ms, jobs wanted, queue's rules: completed keep, completed age ms, failed keep, failed
+--       age ms (-1 none), progress count, settle count, then progress: (id, token, fragment, value), then settle: (id, token,
+--       word, fragment, body, extra). Words: completed, failed, exhausted (extra: retention rule), retry (extra: delay ms).
+-- Reply: OK, now, fence of the first claimed job, ms until the next delayed job (-1 none), indexes (from 0) of settles whose
+--        token is stale, as text, what tokens begin with, then per claimed job: id, end of its token, record, run ('' for a first run), data
+--        kept apart | STALE | LAYOUT
+-- Events: progress, completed, retrying, failed, removed, waiting, active, drained
+local meta_key, calls_key, timers_key, jobs_key, data_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local runs_key, results_key, progress_key, logs_key = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local wait_key, prioritized_key, delayed_key, leases_key = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+local completed_key, failed_key, totals_key, events_key, marker_key = KEYS[14], KEYS[15], KEYS[16], KEYS[17], KEYS[18]
+local worker, lease, wanted = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+-- include: clock
+-- include: call
+-- include: emit
+-- include: totals
+-- include: runs
+-- include: line
+-- include: wake
+-- include: forget
+-- include: retention
+-- include: promote
+-- include: progress
+-- include: settle
+-- include: claim
+if replayed then return replay_claim(replayed) end
+local progressed, settled = tonumber(ARGV[10]), tonumber(ARGV[11])
+if progressed > 0 then record_progress(12, progressed) end
+local stale = settled > 0 and settle(12 + progressed * 4, settled) or ''
+local promoted = promote(100)
+local reply = {'OK', now, seq + 1, -1, stale, writer .. '.' .. number .. '.'}
+local ids = (wanted > 0 and not paused) and claim(reply) or {}
+if #ids < wanted then
+  local due = redis.call('ZRANGE', delayed_key, 0, 0, 'WITHSCORES')[2]
+  if due then reply[4] = math.max(0, math.floor(tonumber(due)) - now) end
+end
+if settled > 0 and #ids == 0 and redis.call('ZCARD', leases_key) == 0 and redis.call('LLEN', wait_key) == 0
+  and redis.call('ZCARD', prioritized_key) == 0 then
+  emit('drained', {'{}'})
+end
+save_totals()
+wake(math.max(1, promoted))
+close_call(reply[3] .. '|' .. stale .. '|' .. table.concat(ids, ' '))
+return reply

@@ -1,0 +1,48 @@
+#!lua flags=allow-oom
+-- Takes jobs back from workers whose lease ran out, promotes what is due, arms the marker again.
+-- KEYS: meta calls timers jobs data runs results progress logs wait prioritized delayed leases failed totals events marker
+-- ARGV: writer, number, lease ms of the sweeper, max stalls, limit, failed keep, failed age ms (-1 none)
+-- Reply: OK, reclaimed, promoted, more to do (0 or 1), ms until the next lease ends, the next delayed job is due, the next
+--        timer ends (-1 none), bytes of events written so far | STALE | LAYOUT
+-- Events: stalled, failed, removed, waiting
+local meta_key, calls_key, timers_key, jobs_key, data_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local runs_key, results_key, progress_key, logs_key = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local wait_key, prioritized_key, delayed_key, leases_key = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+local failed_key, totals_key, events_key, marker_key = KEYS[14], KEYS[15], KEYS[16], KEYS[17]
+-- include: clock
+-- include: call
+-- include: emit
+-- include: totals
+-- include: runs
+-- include: line
+-- include: wake
+-- include: forget
+-- include: retention
+-- include: promote
+-- include: reclaim
+if replayed then return {'OK', 0, 0, 0, 0, -1, -1, event_bytes} end
+local lease, max_stalls, limit = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local swept_at = tonumber(redis.call('HGET', meta_key, 'swept_at')) or 0
+local expired = redis.call('ZRANGEBYSCORE', leases_key, '-inf', now, 'LIMIT', 0, limit)
+local reclaimed = 0
+if #expired > 0 and now - swept_at > lease / 2 then
+  -- Nobody swept for half a lease: the server was paused or restarted, or nobody was awake. Live workers get one
+  -- renewal interval to come back before their jobs are taken, so nothing runs twice in mass.
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases_key, '-inf', now)) do
+    redis.call('ZADD', leases_key, 'XX', now + math.floor(lease / 3), id)
+  end
+elseif #expired > 0 then
+  reclaimed = reclaim(expired, max_stalls, tonumber(ARGV[6]), tonumber(ARGV[7]))
+end
+local promoted = promote(limit)
+redis.call('HSET', meta_key, 'swept_at', now)
+save_totals()
+wake(math.max(1, reclaimed + promoted))
+close_call('')
+local function until_next(key)
+  local score = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+  return score and math.max(0, math.floor(tonumber(score)) - now) or -1
+end
+local more = (reclaimed == limit or promoted == limit) and 1 or 0
+return {'OK', reclaimed, promoted, more, until_next(leases_key), until_next(delayed_key), until_next(timers_key),
+  event_bytes}

@@ -1,0 +1,148 @@
+"""A queue's own reader: feeds its listeners and whoever waits for outcomes. Started by the first who needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from eventq.errors import EventqError, JobFailed
+from eventq.events import CompletedEvent, Event, FailedEvent, LostEvent, RemovedEvent
+from eventq.job import stored_error
+from eventq.queue_events import EventStream
+from eventq.states import JobState
+
+if TYPE_CHECKING:
+    from eventq.context import QueueContext
+    from eventq.records import StoredJob
+    from eventq.signals import Listeners
+
+log: Final = logging.getLogger("eventq")
+
+
+class QueueListener:
+    """One live reader per queue object."""
+
+    def __init__(self, context: QueueContext[Any, Any], listeners: Listeners) -> None:
+        self._context = context
+        self._listeners = listeners
+        self._waiters: dict[str, list[asyncio.Future[Any]]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._stream: EventStream | None = None
+        self._wanted = False
+
+    def want(self) -> None:
+        """Ask for the reader; it starts with the next call on the queue, before that call is sent."""
+        self._wanted = True
+
+    async def ready(self) -> None:
+        """Return once the reader knows where it starts, if anybody asked for it: no later event is missed."""
+        if self._wanted and self._task is None:
+            stream = self._stream = EventStream(self._context)
+            self._task = asyncio.create_task(self._read(stream), name=f"eventq-listener {self._context.name}")
+        if self._stream is not None and not self._stream.is_open and self._task is not None:
+            opening = asyncio.create_task(self._stream.open())
+            await asyncio.wait([opening, self._task], return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():
+                opening.cancel()
+
+    async def close(self) -> None:
+        """Stop reading. Whoever still waits for an outcome is told."""
+        task, self._task = self._task, None
+        self._wanted = False
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        if self._stream is not None:
+            await self._stream.close()
+        for futures in self._waiters.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(EventqError(f"queue {self._context.name!r} was closed while a result was awaited"))
+        self._waiters.clear()
+
+    async def wait(self, job_id: str, timeout: float | None) -> Any:
+        """Return a job's result once there is an outcome: first subscribe, then look, then wait."""
+        self.want()
+        await self.ready()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(job_id, []).append(future)
+        try:
+            self._settle(job_id, await self._context.require(job_id))
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            raise TimeoutError(f"job {job_id!r} of queue {self._context.name!r} has no outcome after {timeout} seconds") from None
+        finally:
+            waiting = self._waiters.get(job_id, [])
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting:
+                self._waiters.pop(job_id, None)
+            if future.done() and not future.cancelled():
+                future.exception()
+
+    async def _read(self, stream: EventStream) -> None:
+        try:
+            async for event in stream:
+                self._listeners.send(event)
+                if self._waiters:
+                    await self._tell(event)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("queue %s: the event reader stopped", self._context.name)
+            raise
+
+    async def _tell(self, event: Event) -> None:
+        if isinstance(event, LostEvent):
+            for job_id in list(self._waiters):
+                await self._look(job_id)
+        elif isinstance(event, RemovedEvent):
+            for job_id in event.job_ids:
+                self._reject(job_id, self._context.not_found(job_id))
+        elif isinstance(event, CompletedEvent) and event.job_id in self._waiters:
+            if event.result_omitted or self._context.result.type is not Any:
+                await self._look(event.job_id)
+            else:
+                self._resolve(event.job_id, event.result)
+        elif isinstance(event, FailedEvent) and event.job_id in self._waiters:
+            self._reject(event.job_id, self._failure(event.job_id, event.error.type, event.error.message, ""))
+
+    async def _look(self, job_id: str) -> None:
+        stored = await self._context.stored(job_id)
+        if stored is None:
+            self._reject(job_id, self._context.not_found(job_id))
+        else:
+            self._settle(job_id, stored)
+
+    def _settle(self, job_id: str, stored: StoredJob) -> None:
+        """Answer from what is stored, if the job is finished."""
+        if stored.state is JobState.COMPLETED:
+            try:
+                self._resolve(job_id, self._context.result.decode(stored.result) if stored.result is not None else None)
+            except EventqError as error:
+                self._reject(job_id, error)
+        elif stored.state is JobState.FAILED:
+            error_info = stored_error(stored.result)
+            self._reject(job_id, self._failure(job_id, error_info.type, error_info.message, error_info.traceback))
+
+    def _failure(self, job_id: str, type: str, message: str, traceback: str) -> JobFailed:
+        return JobFailed(
+            f"job {job_id!r} failed: {type}: {message}",
+            queue=self._context.name,
+            job_id=job_id,
+            type=type,
+            reason=message,
+            traceback=traceback,
+        )
+
+    def _resolve(self, job_id: str, result: Any) -> None:
+        for future in self._waiters.get(job_id, ()):
+            if not future.done():
+                future.set_result(result)
+
+    def _reject(self, job_id: str, error: Exception) -> None:
+        for future in self._waiters.get(job_id, ()):
+            if not future.done():
+                future.set_exception(error)

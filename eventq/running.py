@@ -1,0 +1,164 @@
+"""One run of one job in this process, from claim to verdict, as small steps over one value:
+started -> performed -> decided -> recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from typing import TYPE_CHECKING, Any
+
+from eventq.backoff import Backoff
+from eventq.commands.work import Held, Outcome
+from eventq.durations import to_ms
+from eventq.errors import InvalidJob, LeaseLost
+from eventq.outcome import TimedOut, UnreadableResult, Verdict, completed, failed, identity, result_text
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from eventq.commands.work import Claimed
+    from eventq.context import QueueContext
+    from eventq.job import Job
+    from eventq.records import Record
+    from eventq.threads import ThreadPool
+
+BackoffStrategy = "Callable[[Job[Any, Any], BaseException], float | None | Awaitable[float | None]]"
+
+
+class Running:
+    """A run. `ended` says why it is over before its processor is: lost, closing, timeout."""
+
+    __slots__ = (
+        "claimed", "ended", "identity", "job", "progress", "progress_at", "progress_timer", "record", "slot_held", "stop_renewing",
+        "task",
+    )  # fmt: skip
+
+    def __init__(self, claimed: Claimed, record: Record, attempt: int, worker: str) -> None:
+        self.claimed = claimed
+        self.record = record
+        self.identity = identity(record.name, attempt, worker)
+        self.job: Job[Any, Any] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.ended = ""
+        self.slot_held = False
+        self.progress: str | None = None
+        self.progress_at = 0.0
+        self.progress_timer: asyncio.TimerHandle | None = None
+        self.stop_renewing = float("inf")
+
+    @property
+    def held(self) -> Held:
+        """Return the run as renewals and releases name it."""
+        return Held(self.claimed.id, self.claimed.token, self.identity)
+
+    def outcome(self, verdict: Verdict) -> Outcome:
+        """Return the outcome as it is sent."""
+        trace = f",{self.record.trace}" if self.record.trace and verdict.word != "retry" else ""
+        return Outcome(
+            self.claimed.id,
+            self.claimed.token,
+            verdict.word,
+            self.identity + verdict.facts + trace,
+            verdict.body,
+            verdict.extra,
+        )
+
+    def end(self, why: str) -> None:
+        """Tell the processor that this run is over: cancel its task, set `job.cancelled` for a thread to see."""
+        if self.ended:
+            return
+        self.ended = why
+        if self.job is not None:
+            self.job.cancelled = True
+        if self.task is not None:
+            self.task.cancel(why)
+
+
+async def perform(
+    running: Running, processor: Callable[[Any], Any], threads: ThreadPool | None, freed: Callable[[], None]
+) -> Any:
+    """Call the processor and return what it returns; raises what it raises, TimedOut after the job's timeout.
+
+    threads: where a plain function runs, None for async ones. freed: called when the slot is free, which for a thread that timed
+    out is only when it ends.
+    """
+    timeout = running.record.spec.timeout_ms / 1000
+    if threads is None:
+        try:
+            if not timeout:
+                return await processor(running.job)
+            limit = asyncio.timeout(timeout)
+            try:
+                async with limit:
+                    return await processor(running.job)
+            except TimeoutError as error:
+                if limit.expired():
+                    raise TimedOut(f"took longer than its timeout of {timeout:g} seconds") from error
+                raise
+        finally:
+            freed()
+    future = threads.call(asyncio.get_running_loop(), processor, running.job)
+    future.add_done_callback(lambda _: freed())
+    done, _ = await asyncio.wait([future], timeout=timeout or None)
+    if not done:
+        future.add_done_callback(_ignore)
+        if running.job is not None:
+            running.job.cancelled = True
+        raise TimedOut(f"took longer than its timeout of {timeout:g} seconds; its thread goes on until it ends")
+    answer = future.result()
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+def _ignore(future: asyncio.Future[Any]) -> None:
+    # The attempt has failed already; what the thread still raises is nobody's outcome.
+    if not future.cancelled():
+        future.exception()
+
+
+async def decide(
+    running: Running,
+    value: Any,
+    error: BaseException | None,
+    context: QueueContext[Any, Any],
+    strategies: Mapping[str, Any],
+) -> Verdict:
+    """Return what is recorded for this run. Never raises: a result or strategy that fails fails the attempt."""
+    if error is None:
+        try:
+            return completed(running.record, result_text(context.result.encode, value), context.limits)
+        except UnreadableResult as unreadable:
+            error = unreadable
+    fails = running.job.run.fails if running.job is not None else 0
+    wait_ms: int | None = None
+    backoff = running.record.spec.backoff
+    if backoff is not None and backoff.is_custom and fails + 1 < running.record.spec.attempts:
+        try:
+            wait_ms = await _custom_wait(running, error, backoff, strategies)
+        except Exception as broken:  # the strategy is user code: its failure is added to the attempt's
+            error = ExceptionGroup(f"backoff strategy {backoff.kind!r} failed", [_as_exception(error), broken])
+            wait_ms = 0
+    return failed(running.record, fails, error, context.limits, random.random, wait_ms)
+
+
+async def _custom_wait(running: Running, error: BaseException, backoff: Backoff, strategies: Mapping[str, Any]) -> int:
+    strategy = strategies.get(backoff.kind)
+    if strategy is None:
+        raise InvalidJob(f"no backoff strategy {backoff.kind!r} on this worker; it has: {', '.join(strategies) or 'none'}")
+    seconds = strategy(running.job, error)
+    if inspect.isawaitable(seconds):
+        seconds = await seconds
+    return -1 if seconds is None else to_ms(f"backoff strategy {backoff.kind!r}", seconds)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))
+
+
+def lease_lost(running: Running, queue: str) -> LeaseLost:
+    """Return the error for a run whose outcome is refused."""
+    return LeaseLost(
+        f"job {running.claimed.id!r}: the lease of this run is gone, its outcome is not recorded; the job runs or ran elsewhere",
+        queue=queue,
+        job_id=running.claimed.id,
+    )

@@ -1,0 +1,251 @@
+"""The runs of one worker: started, performed, decided, sent to the lanes, and told when their verdict is in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from eventq.commands.work import ProgressUpdate
+from eventq.errors import EventqError, InvalidJob
+from eventq.events import ErrorEvent, Event, make_event
+from eventq.job import Job
+from eventq.lanes import Settlement
+from eventq.limits import PROGRESS_INTERVAL
+from eventq.outcome import UnreadableJob, event_facts, failed
+from eventq.processors import UnknownJobName
+from eventq.records import NEVER_RUN, Record, Run, parse_record, parse_run
+from eventq.options import Spec
+from eventq.running import Running, decide, lease_lost, perform
+from eventq.threads import ThreadPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from eventq.commands.work import Claimed, ClaimReply, Held
+    from eventq.context import QueueContext
+    from eventq.outcome import Verdict
+    from eventq.processors import Processors
+    from eventq.signals import Listeners
+
+log: Final = logging.getLogger("eventq.worker")
+_KINDS: Final = {"completed": "completed", "retry": "retrying", "failed": "failed", "exhausted": "failed"}
+_NO_RECORD: Final = Record(0, 0, 0, "", "__other__", "", Spec(), "")
+
+
+class Runs:
+    """Every run between claim and verdict. `held` is what is renewed, `busy` how many slots are in use."""
+
+    def __init__(
+        self,
+        context: QueueContext[Any, Any],
+        worker: str,
+        processors: Processors,
+        strategies: Mapping[str, Any],
+        listeners: Listeners,
+        lease: float,
+    ) -> None:
+        self._context = context
+        self._worker = worker
+        self._processors = processors
+        self._strategies = strategies
+        self._listeners = listeners
+        self._lease = lease
+        self._threads = ThreadPool(f"eventq-{context.name}") if processors.any_plain else None
+        self.held: dict[str, Running] = {}
+        self.busy = 0
+        self.started = 0
+        self.settled = 0
+        self.settle: Callable[[Settlement], None]
+        self.report: Callable[[ProgressUpdate], None]
+        self.slot_freed: Callable[[], None]
+
+    def start(self, claimed: Claimed) -> None:
+        """Begin a run. What cannot be read or has no processor fails alone."""
+        self.started += 1
+        run = NEVER_RUN
+        try:
+            run = parse_run(claimed.run) if claimed.run else NEVER_RUN
+            record = parse_record(claimed.record, claimed.apart)
+        except EventqError as error:
+            running = Running(claimed, _NO_RECORD, run.fails + 1, self._worker)
+            self._refuse(running, run, UnreadableJob(str(error)))
+            return
+        running = Running(claimed, record, run.fails + 1, self._worker)
+        try:
+            data = self._context.data.decode(record.data)
+            function, is_async = self._processors.find(record.name)
+        except InvalidJob as error:
+            self._refuse(running, run, UnreadableJob(str(error)))
+            return
+        except UnknownJobName as error:
+            self._refuse(running, run, error)
+            return
+        running.job = Job(
+            self._context, claimed.id, record, data, run, fence=claimed.fence, report=lambda _, text: self._progress(running, text)
+        )
+        loop = asyncio.get_running_loop()
+        if record.spec.timeout_ms:
+            running.stop_renewing = loop.time() + record.spec.timeout_ms / 1000 + self._lease
+        self.held[claimed.token] = running
+        self.busy += 1
+        running.slot_held = True
+        threads = None if is_async else self._threads
+        running.task = loop.create_task(self._run(running, function, threads), name=f"eventq-job {claimed.id}")
+        if self._listeners.wants("active"):
+            self._tell(running, "active", claimed.started_ms, {})
+
+    def held_now(self, now: float) -> list[Held]:
+        """Return what is to be renewed. Safe in another thread."""
+        return [running.held for running in self.held.copy().values() if now < running.stop_renewing]
+
+    def lost(self, tokens: Sequence[str]) -> None:
+        """These runs are no longer ours: cancel them and say so. Only the verdict decides about one that is settling."""
+        for token in tokens:
+            running = self.held.get(token)
+            if running is not None and running.task is not None and not running.task.done():
+                running.end("lost")
+                self.error(lease_lost(running, self._context.name))
+
+    def answered(self, settlements: Sequence[Settlement], reply: ClaimReply) -> None:
+        """Take the verdicts: forget the runs, tell local listeners, log a line per job."""
+        stale = set(reply.stale)
+        logs = log.isEnabledFor(logging.INFO)
+        for index, settlement in enumerate(settlements):
+            running, verdict = settlement.running, settlement.verdict
+            self.held.pop(running.claimed.token, None)
+            self.settled += 1
+            if index in stale:
+                self.error(lease_lost(running, self._context.name))
+                continue
+            kind = _KINDS[verdict.word]
+            if self._listeners.wants(kind):
+                self._tell(running, kind, reply.now_ms, event_facts(verdict.facts))
+            if logs:
+                self._log(running, verdict, reply.now_ms)
+
+    def error(self, error: Exception) -> None:
+        """Tell error listeners, and the log."""
+        log.warning("worker %s: %s", self._worker, error)
+        if self._listeners.wants("error"):
+            self._listeners.send(ErrorEvent(queue=self._context.name, worker=self._worker, message=str(error), error=error))
+
+    def end(self, why: str) -> list[asyncio.Task[None]]:
+        """End every run that is still going; returns their tasks."""
+        tasks = []
+        for running in list(self.held.values()):
+            if running.task is not None and not running.task.done():
+                running.end(why)
+                tasks.append(running.task)
+        return tasks
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Return the tasks of runs that are still going."""
+        return [run.task for run in self.held.values() if run.task is not None and not run.task.done()]
+
+    def close(self) -> None:
+        """Let idle threads end."""
+        if self._threads is not None:
+            self._threads.close()
+
+    async def _run(self, running: Running, function: Callable[[Any], Any], threads: ThreadPool | None) -> None:
+        value, error = None, None
+
+        def freed() -> None:
+            if running.slot_held:
+                running.slot_held = False
+                self.busy -= 1
+                self.slot_freed()
+
+        try:
+            value = await perform(running, function, threads, freed)
+        except (asyncio.CancelledError, Exception, SystemExit) as raised:  # whatever user code raises is an outcome
+            error = raised
+        if running.ended in ("lost", "closing") and (error is not None or running.ended == "lost"):
+            # Nothing to record: the lease is gone, or the worker releases the job.
+            if running.ended == "lost":
+                self._forget(running)
+            return
+        self._send(running, await decide(running, value, error, self._context, self._strategies))
+
+    def _refuse(self, running: Running, run: Run, error: Exception) -> None:
+        self.held[running.claimed.token] = running
+        from random import random  # noqa: PLC0415
+
+        self._send(running, failed(running.record, run.fails, error, self._context.limits, random))
+
+    def _send(self, running: Running, verdict: Verdict) -> None:
+        if running.progress_timer is not None:
+            running.progress_timer.cancel()
+        if running.progress is not None:
+            self._write_progress(running)
+        self.settle(Settlement(running, running.outcome(verdict), verdict))
+
+    def _forget(self, running: Running) -> None:
+        self.held.pop(running.claimed.token, None)
+        self.settled += 1
+        self.slot_freed()
+
+    def _progress(self, running: Running, text: str) -> None:
+        """Take progress from a processor, on the loop or in a thread."""
+        loop = running.task.get_loop() if running.task else asyncio.get_running_loop()
+        try:
+            on_loop = asyncio.get_running_loop() is loop
+        except RuntimeError:
+            on_loop = False
+        if on_loop:
+            self._keep_progress(running, text)
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(self._keep_progress, running, text)
+
+    def _keep_progress(self, running: Running, text: str) -> None:
+        if running.ended or running.claimed.token not in self.held:
+            return
+        running.progress = text
+        if running.progress_timer is not None:
+            return
+        loop = asyncio.get_running_loop()
+        wait = running.progress_at + PROGRESS_INTERVAL - loop.time()
+        if wait <= 0:
+            self._write_progress(running)
+        else:
+            running.progress_timer = loop.call_later(wait, self._write_progress, running)
+
+    def _write_progress(self, running: Running) -> None:
+        running.progress_timer = None
+        text, running.progress = running.progress, None
+        if text is None or running.claimed.token not in self.held:
+            return
+        running.progress_at = asyncio.get_running_loop().time()
+        self.report(ProgressUpdate(running.claimed.id, running.claimed.token, running.identity, text))
+        if self._listeners.wants("progress") and running.job is not None:
+            self._tell(running, "progress", 0, {"progress": running.job.progress})
+
+    def _tell(self, running: Running, kind: str, now_ms: int, facts: dict[str, Any]) -> None:
+        self._listeners.send(self._event(running, kind, now_ms, facts))
+
+    def _event(self, running: Running, kind: str, now_ms: int, facts: dict[str, Any]) -> Event:
+        ready = (running.job.run.ready_ms if running.job else 0) or running.record.due_ms or running.record.added_ms
+        started = running.claimed.started_ms
+        facts |= {
+            "job_id": running.claimed.id,
+            "name": running.record.name,
+            "attempt": running.job.attempt if running.job else 1,
+            "worker": self._worker,
+            "waited_ms": max(0, started - ready),
+            "ran_ms": max(0, now_ms - started) if kind != "active" else 0,
+        }
+        return make_event(kind, self._context.name, 0, now_ms or started, facts)
+
+    def _log(self, running: Running, verdict: Verdict, now_ms: int) -> None:
+        extra = {
+            "queue": self._context.name,
+            "job_id": running.claimed.id,
+            "job_name": running.record.name,
+            "attempt": running.job.attempt if running.job else 1,
+            "outcome": _KINDS[verdict.word],
+            "ran": max(0, now_ms - running.claimed.started_ms) / 1000,
+        }
+        text = " ".join(f"{key}={value!r}" if " " in str(value) else f"{key}={value}" for key, value in extra.items())
+        error = f" error={verdict.error.type}: {verdict.error.message}" if verdict.error else ""
+        log.info("%s%s", text, error, extra=extra)

@@ -1,0 +1,128 @@
+"""QueueScheduler: promotes due jobs, takes jobs back from dead workers, ends timers, trims the event stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from eventq.client import AsyncRunner
+from eventq.commands.upkeep import SweepReply, run_timers, sweep_queue, trim_events
+from eventq.durations import to_ms
+from eventq.errors import EventqError
+from eventq.queue import Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from eventq.context import QueueContext
+
+log: Final = logging.getLogger("eventq")
+
+#: Seconds between sweeps, at most; they come sooner when a lease ends or a job is due sooner.
+TICK: Final = 1.0
+_SOONEST: Final = 0.01
+#: The age rules of queue and stream are looked at this often (seconds), the stream also after so many new bytes.
+_RULES_EVERY: Final = 60.0
+_TRIM_BYTES: Final = 4 * 1024 * 1024
+
+
+class QueueScheduler:
+    """Upkeep of one queue. Every worker carries one; run it alone where no worker is up all the time.
+
+    Any number may run: each step is one script that checks before it writes. `async with`, or `await run()` until cancelled.
+    Redis away: it carries on when Redis is back. About one request a second while idle.
+    """
+
+    def __init__(
+        self,
+        queue: Queue[Any, Any] | str,
+        *,
+        url: str | None = None,
+        lease: float = 15.0,
+        max_stalls: int = 2,
+        on_fault: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self._own_queue = Queue(queue, url=url) if isinstance(queue, str) else None
+        self._context: QueueContext[Any, Any] = self._own_queue.context if self._own_queue else _context_of(queue)
+        self._lease_ms = to_ms("lease", lease, minimum_ms=100)
+        self._max_stalls = max_stalls
+        self._runner = AsyncRunner(self._context.server, patience=None, client_name="eventq-scheduler", on_fault=on_fault)
+        self._task: asyncio.Task[None] | None = None
+        self._rules_at = 0.0
+        self._trimmed_bytes = 0
+
+    async def start(self) -> None:
+        """Begin in the background."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._loop(), name=f"eventq-scheduler {self._context.name}")
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises what no repeating mends: another layout, no permission."""
+        await self.start()
+        try:
+            if self._task is not None:
+                await self._task
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Stop. Nothing is left half done: each step is one script."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        await self._runner.close()
+        if self._own_queue is not None:
+            await self._own_queue.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<QueueScheduler {self._context.name}>"
+
+    async def _loop(self) -> None:
+        try:
+            while True:
+                swept = await self._step()
+                if not swept.more:
+                    await asyncio.sleep(_pause(swept))
+        except EventqError:
+            log.exception("queue %s: the scheduler stopped", self._context.name)
+            raise
+
+    async def _step(self) -> SweepReply:
+        context = self._context
+        swept = await self._runner.run(sweep_queue(context.keys, self._lease_ms, self._max_stalls, context.retention))
+        now = asyncio.get_running_loop().time()
+        rules_due = now - self._rules_at >= _RULES_EVERY
+        if rules_due or swept.next_timer_ms == 0:
+            while await self._runner.run(run_timers(context.keys, context.retention)):
+                pass
+        if rules_due or swept.event_bytes - self._trimmed_bytes >= _TRIM_BYTES:
+            self._trimmed_bytes = swept.event_bytes
+            while await self._runner.run(trim_events(context.keys)):
+                pass
+        if rules_due:
+            self._rules_at = now
+        return swept
+
+
+def _context_of(queue: Queue[Any, Any] | str) -> QueueContext[Any, Any]:
+    if isinstance(queue, Queue):
+        return queue.context
+    raise TypeError(f"queue {queue!r}: must be a Queue or a name")
+
+
+def _pause(swept: SweepReply) -> float:
+    soonest = min((ms for ms in (swept.next_lease_ms, swept.next_due_ms) if ms is not None), default=round(TICK * 1000))
+    return min(TICK, max(_SOONEST, soonest / 1000 + 0.001))

