@@ -12,11 +12,14 @@ from pathlib import Path
 from benchmarks.harness import CHUNK, Harness, RunFailed
 from benchmarks.peers import Peer, available, versions
 from benchmarks.plan import QUICK, WORKLOADS, Sizes, Step, one_round
+from benchmarks.processes import wait_until_quiet
 from benchmarks.report import render
 from benchmarks.results import Results, Sample
 from benchmarks.server import Server
 
 PEERS = ("eventq", "bullmq", "raw")
+#: Seconds to wait for a quiet machine before each run.
+PATIENCE = 10.0
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 
 
@@ -57,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(harness: Harness, step: Step, number: int, results: Results) -> None:
     name = f"round {number}: {step.work} {step.peer.name}" + (f" c={step.concurrency}" if step.concurrency else "")
+    wait_until_quiet(PATIENCE)
     try:
         figures = step.run(harness, step.peer)
     except RunFailed as failure:

@@ -3,11 +3,14 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Self
 
 PATIENCE = 8.0
+#: Cores others may keep busy before a run counts as disturbed.
+DISTURBED = 0.3
 _HERTZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -73,3 +76,13 @@ def own_cpu_seconds() -> float:
     """Processor seconds of this process, the harness."""
     times = os.times()
     return times.user + times.system
+
+
+def wait_until_quiet(patience: float) -> None:
+    """Return when the machine does next to nothing, or after `patience` seconds: it may be shared."""
+    deadline = time.perf_counter() + patience
+    while time.perf_counter() < deadline:
+        used, began = machine_cpu_seconds(), time.perf_counter()
+        time.sleep(0.5)
+        if (machine_cpu_seconds() - used) / (time.perf_counter() - began) < DISTURBED:
+            return

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.claims import LIMIT, judged
+from benchmarks.processes import DISTURBED
 from benchmarks.results import Results, spread
 
 
@@ -62,6 +63,7 @@ def render(results: Results, setting: Mapping[str, str], skipped: Mapping[str, s
     lines += [f"- left out: {name}, because {reason}" for name, reason in skipped.items()]
     lines += ["", "Ratios are taken pair by pair within a round; shown is their median (least to greatest).", ""]
     lines += _claims(results)
+    lines += _disturbance(results)
     for table in TABLES:
         lines += _table(results, table)
     if results.failures:
@@ -88,6 +90,14 @@ def _claims(results: Results) -> Iterator[str]:
     name, digits, values_of = LIMIT
     if values := values_of(results):
         yield _row((name, "", f"{spread(values, digits)} x raw", str(len(values)), ""))
+
+
+def _disturbance(results: Results) -> Iterator[str]:
+    """How often somebody else's work shared the processors: ratios bear it, absolute figures do not."""
+    others = [sample.figures["others_cores"] for sample in results.samples if "others_cores" in sample.figures]
+    if others:
+        disturbed = sum(cores > DISTURBED for cores in others)
+        yield from ("", f"Drains during which others used more than {DISTURBED:g} cores: {disturbed} of {len(others)}.")
 
 
 def _table(results: Results, table: Table) -> Iterator[str]:

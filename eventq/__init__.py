@@ -21,6 +21,7 @@ from eventq.errors import (
     Unrecoverable,
 )
 from eventq.job import Job
+from eventq.job_queue import JobQueue, JobStatus
 from eventq.limits import Limits
 from eventq.options import JobOptions, Keep
 from eventq.queue import NewJob, Queue
@@ -47,7 +48,9 @@ __all__ = [
     "JobFailed",
     "JobNotFound",
     "JobOptions",
+    "JobQueue",
     "JobState",
+    "JobStatus",
     "Keep",
     "LayoutMismatch",
     "LeaseLost",

@@ -86,8 +86,8 @@ class Job(Generic[DataT, ResultT]):
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is (or would be next), from 1. Stalls and releases do not raise it."""
-        return self.run.fails + 1
+        """Which attempt this is (or would be next; of a failed job, was the last), from 1. Stalls do not raise it."""
+        return max(1, self.run.fails) if self.run.state == JobState.FAILED else self.run.fails + 1
 
     @property
     def max_attempts(self) -> int:
@@ -102,17 +102,17 @@ class Job(Generic[DataT, ResultT]):
     @property
     def added_at(self) -> datetime:
         """When it was stored, by Redis' clock."""
-        return _time(self.record.added_ms)
+        return time_of(self.record.added_ms)
 
     @property
     def started_at(self) -> datetime | None:
         """When its last run started, by Redis' clock."""
-        return _time(self.run.started_ms) if self.run.started_ms else None
+        return time_of(self.run.started_ms) if self.run.started_ms else None
 
     @property
     def finished_at(self) -> datetime | None:
         """When it completed or failed for good, by Redis' clock."""
-        return _time(self.run.finished_ms) if self.run.finished_ms else None
+        return time_of(self.run.finished_ms) if self.run.finished_ms else None
 
     @property
     def progress(self) -> Any:
@@ -212,5 +212,6 @@ def job_of(context: QueueContext[DataT, ResultT], stored: StoredJob, outcomes: O
     )
 
 
-def _time(ms: int) -> datetime:
+def time_of(ms: int) -> datetime:
+    """Return Redis' ms as an aware datetime."""
     return datetime.fromtimestamp(ms / 1000, UTC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback as tracebacks
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -48,11 +49,14 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode_any: Final = msgspec.json.Decoder().decode
 
 
-def completed(record: Record, result: str | None, limits: Limits) -> Verdict:
-    """Return the verdict of a run that returned; `result` is JSON, None for a null result, which is not stored."""
+def completed(record: Record, result: str | None, limits: Limits, fails: int) -> Verdict:
+    """Return the verdict of a run that returned; `result` is JSON, None for a null result.
+
+    A null result is not stored, unless the error of an earlier attempt stands in its place.
+    """
     rule = record.spec.remove_on_complete
     if result is None or result == "null":
-        return Verdict("completed", "", "", rule)
+        return Verdict("completed", "", "null" if fails else "", rule)
     small = len(result) <= limits.event_result
     return Verdict("completed", f',"result":{result}' if small else ',"result_omitted":true', result, rule)
 
@@ -139,6 +143,7 @@ def event_facts(facts: str) -> dict[str, object]:
     return _decode_any("{" + facts[1:] + "}") if facts else {}
 
 
+@lru_cache(maxsize=1024)
 def identity(name: str, attempt: int, worker: str) -> str:
     """Return the JSON members that every event of a run begins with. Names need no escaping, by their alphabet."""
     return f'"name":"{name}","attempt":{attempt},"worker":"{worker}"'

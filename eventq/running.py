@@ -124,12 +124,12 @@ async def decide(
     strategies: Mapping[str, Any],
 ) -> Verdict:
     """Return what is recorded for this run. Never raises: a result or strategy that fails fails the attempt."""
+    fails = running.job.run.fails if running.job is not None else 0
     if error is None:
         try:
-            return completed(running.record, result_text(context.result.encode, value), context.limits)
+            return completed(running.record, result_text(context.result.encode, value), context.limits, fails)
         except UnreadableResult as unreadable:
             error = unreadable
-    fails = running.job.run.fails if running.job is not None else 0
     wait_ms: int | None = None
     backoff = running.record.spec.backoff
     if backoff is not None and backoff.is_custom and fails + 1 < running.record.spec.attempts:

@@ -91,7 +91,7 @@ class Runs:
         self.busy += 1
         running.slot_held = True
         threads = None if is_async else self._threads
-        running.task = loop.create_task(self._run(running, function, threads), name=f"eventq-job {claimed.id}")
+        running.task = asyncio.Task(self._run(running, function, threads), loop=loop, name=claimed.id)
         if self._listeners.wants("active"):
             self._tell(running, "active", claimed.started_ms, {})
 

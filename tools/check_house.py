@@ -19,7 +19,8 @@ LUA_LINES = 120
 #: L0 to L2 of the layers: plain data and functions, which get time, chance and settings handed to them.
 #: ids.py is the exception: time and chance are what it is made of.
 PURE = re.compile(
-    r"eventq/(commands/.*|(backoff|codec|durations|errors|events|keys|limits|options|records|scripts|states|tracing)\.py)"
+    r"eventq/(commands/.*|(backoff|codec|durations|errors|events|keys|limits|options|outcome|records|scripts|states"
+    r"|tracing)\.py)"
 )
 IMPURE = re.compile(
     r"(time\.(time|time_ns|monotonic|monotonic_ns|sleep)|(datetime\.)?datetime\.(now|utcnow|today)"

@@ -12,11 +12,12 @@ const [command, ...rest] = process.argv.slice(2);
 function work(concurrency) {
   const ticks = openSync(process.env.BENCH_TICKS, "a");
   const tick = Buffer.from(".");
-  const process_ = async (job) => {
+  const run = async (job) => {
     if (job.name === "sleep") await new Promise((done) => setTimeout(done, 10));
     writeSync(ticks, tick);
+    return true;
   };
-  const worker = new Worker("bench", process_, { connection: { ...connection, maxRetriesPerRequest: null }, concurrency });
+  const worker = new Worker("bench", run, { connection: { ...connection, maxRetriesPerRequest: null }, concurrency });
   worker.on("error", (error) => console.error(error));
 }
 

@@ -18,10 +18,11 @@ async def work(concurrency: int) -> None:
     """Run jobs until SIGTERM."""
     ticks = open_ticks()
 
-    async def process(job: Job[object]) -> None:
+    async def process(job: Job[object]) -> bool:
         if job.name == "sleep":
             await asyncio.sleep(0.01)
         os.write(ticks, b".")
+        return True
 
     await Worker(QUEUE, process, url=URL, concurrency=concurrency).run()
 

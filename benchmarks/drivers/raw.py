@@ -22,13 +22,15 @@ from eventq.commands.work import Claimed, ClaimReply, Outcome, Retention, settle
 from eventq.ids import random_text
 from eventq.keys import QueueKeys
 from eventq.limits import BATCH_JOBS
+from eventq.options import KEEP_COMPLETED, KEEP_FAILED, queue_rule
 
 LANES = 2
 LEASE_MS = 15_000
-#: eventq's default: 10,000 jobs of each kind, completed for a day, failed for a fortnight.
-RETENTION = Retention(completed=(10_000, 86_400_000), failed=(10_000, 14 * 86_400_000))
-#: What a worker tells of a job that returned None.
-FRAGMENT = '"name":"noop","attempt":1,"worker":"raw","result":null'
+#: eventq's defaults, and what its worker tells of a first run that returned True.
+RETENTION = Retention(
+    queue_rule("remove_on_complete", None, KEEP_COMPLETED), queue_rule("remove_on_fail", None, KEEP_FAILED)
+)
+FRAGMENT = '"name":"noop","attempt":1,"worker":"raw","result":true'
 pack = cast("Any", hiredis.pack_command)
 
 
@@ -46,8 +48,7 @@ class Lane:
         self.ask(("SCRIPT", "LOAD", self._command.script.text))
 
     def _call(self, jobs: Sequence[Claimed]) -> Command[ClaimReply]:
-        mine = f"{self._writer}.{self._number}."
-        done = [Outcome(job.id, mine + job.token, "completed", FRAGMENT, "null", "") for job in jobs]
+        done = [Outcome(job.id, job.token, "completed", FRAGMENT, "true", "") for job in jobs]
         return settle_and_claim(
             self._keys,
             worker="raw",
@@ -66,7 +67,10 @@ class Lane:
 
     def receive(self) -> ClaimReply:
         """The reply of the call in flight."""
-        return self._command.read(self._reply())
+        reply = self._command.read(self._reply())
+        if reply.stale:
+            raise SystemExit("Error: outcomes were refused, so nothing here is the limit of anything")
+        return reply
 
     def ask(self, words: tuple[str, ...]) -> object:
         """Send a plain command and wait for its reply."""

@@ -7,6 +7,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hiredis import pack_command
 from redis.exceptions import RedisError
 
 from eventq.client.faults import Remedy, refusal, remedy_of, unavailable
@@ -126,7 +127,8 @@ class AsyncRunner:
     async def _exchange(self, connection: Connection, words: list[str | int], timeout: float) -> Any:
         try:
             async with asyncio.timeout(timeout):
-                await connection.send_packed_command(connection.pack_command(*words), check_health=False)
+                # Packed in C: redis-py's own packing is a sixth of a busy worker's time.
+                await connection.send_packed_command(pack_command(tuple(words)), check_health=False)
                 return await connection.read_response()
         except BaseException:
             if not connection.is_connected or connection is not self._connection:

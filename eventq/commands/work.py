@@ -93,12 +93,14 @@ def settle_and_claim(
 
 def _parse_claim(reply: list[Any]) -> ClaimReply:
     now, fence, due, stale, token = reply[1:6]
-    if (len(reply) - 6) % 5:
+    if len(reply) % 3:
         raise ScriptError(f"script settle_and_claim: a reply of {len(reply)} items")
-    jobs = [
-        Claimed(reply[at], f"{token}{reply[at + 1]}", reply[at + 2], reply[at + 3], reply[at + 4], fence + reply[at + 1], now)
-        for at in range(6, len(reply), 5)
-    ]
+    jobs: list[Claimed] = []
+    for index, at in enumerate(range(6, len(reply), 3)):
+        record = reply[at + 1]
+        if record:
+            run, _, apart = reply[at + 2].partition("\n")
+            jobs.append(Claimed(reply[at], f"{token}{index}", record, run, apart, fence + index, now))
     return ClaimReply(now, indexes(stale) if stale else [], None if due < 0 else due, jobs)
 
 

@@ -62,6 +62,11 @@ local function page_of_finished(key)
   return ids
 end
 
+if state == 'active' then
+  -- One member of the set is no job: its score is endless.
+  if newest then return {'OK', redis.call('ZREVRANGEBYSCORE', KEYS[7], '(+inf', '-inf', 'LIMIT', start, limit)} end
+  return {'OK', redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', '(+inf', 'LIMIT', start, limit)}
+end
 if state == 'waiting' then return {'OK', page_of_wait()} end
 if state == 'completed' or state == 'failed' then return {'OK', page_of_finished(sets[state])} end
 return {'OK', redis.call(newest and 'ZREVRANGE' or 'ZRANGE', sets[state], start, start + limit - 1)}

@@ -6,8 +6,8 @@
 --       age ms (-1 none), progress count, settle count, then progress: (id, token, fragment, value), then settle: (id, token,
 --       word, fragment, body, extra). Words: completed, failed, exhausted (extra: retention rule), retry (extra: delay ms).
 -- Reply: OK, now, fence of the first claimed job, ms until the next delayed job (-1 none), indexes (from 0) of settles whose
---        token is stale, as text, what tokens begin with, then per claimed job: id, end of its token, record, run ('' for a first run), data
---        kept apart | STALE | LAYOUT
+--        token is stale, as text, what tokens begin with (each ends with the job's position, from 0), then per claimed
+--        job: id, record ('' when taken away since), '' or its run ('' for a first one) LF data kept apart | STALE | LAYOUT
 -- Events: progress, completed, retrying, failed, removed, waiting, active, drained
 local meta_key, calls_key, timers_key, jobs_key, data_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local runs_key, results_key, progress_key, logs_key = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -23,26 +23,27 @@ local worker, lease, wanted = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 -- include: wake
 -- include: forget
 -- include: retention
+-- include: leases
 -- include: promote
 -- include: progress
 -- include: settle
 -- include: claim
+-- include: replay
 if replayed then return replay_claim(replayed) end
 local progressed, settled = tonumber(ARGV[10]), tonumber(ARGV[11])
+local stale, retried = '', 0
 if progressed > 0 then record_progress(12, progressed) end
-local stale = settled > 0 and settle(12 + progressed * 4, settled) or ''
-local promoted = promote(100)
-local reply = {'OK', now, seq + 1, -1, stale, writer .. '.' .. number .. '.'}
+if settled > 0 then stale, retried = settle(12 + progressed * 4, settled) end
+local promoted, due_in = promote(100)
+local reply = {'OK', now, seq + 1, due_in, stale, writer .. '.' .. number .. '.'}
 local ids = (wanted > 0 and not paused) and claim(reply) or {}
-if #ids < wanted then
-  local due = redis.call('ZRANGE', delayed_key, 0, 0, 'WITHSCORES')[2]
-  if due then reply[4] = math.max(0, math.floor(tonumber(due)) - now) end
-end
-if settled > 0 and #ids == 0 and redis.call('ZCARD', leases_key) == 0 and redis.call('LLEN', wait_key) == 0
+if settled > 0 and #ids == 0 and redis.call('ZCARD', leases_key) <= 1 and redis.call('LLEN', wait_key) == 0
   and redis.call('ZCARD', prioritized_key) == 0 then
   emit('drained', {'{}'})
 end
 save_totals()
-wake(math.max(1, promoted))
+-- A call that settles and claims as much as it wanted leaves the markers as they are: nobody became idle by it. Work that
+-- came into line, and work left over by a worker that was woken, is for others to know.
+if settled == 0 or retried + promoted > 0 then wake(math.max(1, retried + promoted)) end
 close_call(reply[3] .. '|' .. stale .. '|' .. table.concat(ids, ' '))
 return reply

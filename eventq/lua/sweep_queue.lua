@@ -34,15 +34,15 @@ if #expired > 0 and now - swept_at > lease / 2 then
 elseif #expired > 0 then
   reclaimed = reclaim(expired, max_stalls, tonumber(ARGV[6]), tonumber(ARGV[7]))
 end
-local promoted = promote(limit)
+local promoted, due_in = promote(limit)
 redis.call('HSET', meta_key, 'swept_at', now)
 save_totals()
 wake(math.max(1, reclaimed + promoted))
 close_call('')
 local function until_next(key)
   local score = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
-  return score and math.max(0, math.floor(tonumber(score)) - now) or -1
+  return score and score ~= 'inf' and math.max(0, math.floor(tonumber(score)) - now) or -1
 end
 local more = (reclaimed == limit or promoted == limit) and 1 or 0
-return {'OK', reclaimed, promoted, more, until_next(leases_key), until_next(delayed_key), until_next(timers_key),
+return {'OK', reclaimed, promoted, more, until_next(leases_key), due_in, until_next(timers_key),
   event_bytes}

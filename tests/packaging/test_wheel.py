@@ -8,7 +8,7 @@ import pytest
 
 from .wheel import ROOT, Environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.slow
 
 PACKAGES = {"eventq", "eventq_opentelemetry", "eventq_prometheus"}
 

@@ -101,9 +101,9 @@ def work() -> None:
     def drained(event: DrainedEvent) -> None:
         print(event.job_id)  # error
 
-    worker.on("completed", done)
-    worker.on("completed", drained)  # error
-    worker.on("completd", done)  # error
+    worker.on("completed")(done)
+    worker.on("completed")(drained)  # error
+    worker.on("completd")  # error
     worker.concurrency = "many"  # error
 
 

@@ -4,9 +4,10 @@
 local LAYOUT = '1'
 local CALL_KEPT_MS = 86400000
 local writer, number = ARGV[1], ARGV[2]
-local meta = redis.call('HMGET', meta_key, 'layout', 'seq', 'event_bytes', 'paused', 'holes')
+local meta = redis.call('HMGET', meta_key, 'layout', 'seq', 'event_bytes', 'paused', 'holes', 'aged_at')
 if meta[1] and meta[1] ~= LAYOUT then return {'LAYOUT', meta[1]} end
 local seq, event_bytes, paused = tonumber(meta[2]) or 0, tonumber(meta[3]) or 0, meta[4] == '1'
+local first_seq, aged = seq + 1, false
 local call_record, replayed = redis.call('HGET', calls_key, writer), false
 if call_record then
   local last, reply = string.match(call_record, '^(%d+) %d+ (.*)$')
@@ -14,10 +15,15 @@ if call_record then
   if number == last then replayed = reply end
 end
 
--- Stores the reply, so that a repeated call gets the same one. The first call of a queue writes its layout and epoch
--- (the writer's random id); the first call of a writer puts its record on the list of things that expire.
+-- Stores the reply, so that a repeated call gets the same one, and where the events stand. The first call of a queue writes
+-- its layout and epoch (the writer's random id); the first call of a writer puts its record on the list of what expires.
 local function close_call(reply)
   if not meta[1] then redis.call('HSET', meta_key, 'layout', LAYOUT, 'epoch', writer) end
+  if aged then
+    redis.call('HSET', meta_key, 'seq', seq, 'event_bytes', event_bytes, 'aged_at', now_text)
+  elseif seq >= first_seq then
+    redis.call('HSET', meta_key, 'seq', seq, 'event_bytes', event_bytes)
+  end
   if not call_record then redis.call('ZADD', timers_key, now + CALL_KEPT_MS, 'call ' .. writer) end
-  redis.call('HSET', calls_key, writer, number .. ' ' .. now .. ' ' .. reply)
+  redis.call('HSET', calls_key, writer, number .. ' ' .. now_text .. ' ' .. reply)
 end

@@ -1,5 +1,5 @@
--- The only XADD. One entry carries up to 100 events (32 KiB) of one kind, numbered without gaps from meta.seq.
--- Needs: now, seq, event_bytes, meta_key, events_key. `events` is a list of JSON objects.
+-- The only XADD. One entry carries up to 100 events (32 KiB) of one kind, numbered without gaps; close_call saves the number.
+-- Needs: now_text, seq, event_bytes, events_key. `events` is a list of JSON objects.
 local ENTRY_EVENTS, ENTRY_BYTES = 100, 32768
 local function emit(kind, events)
   local count, start, size = #events, 1, 0
@@ -9,8 +9,7 @@ local function emit(kind, events)
       local text = '[' .. table.concat(events, ',', start, index) .. ']'
       local n = index - start + 1
       event_bytes = event_bytes + #text
-      redis.call('HSET', meta_key, 'seq', seq + n, 'event_bytes', event_bytes)
-      redis.call('XADD', events_key, '*', 'kind', kind, 'seq', seq + 1, 'n', n, 'ms', now,
+      redis.call('XADD', events_key, '*', 'kind', kind, 'seq', seq + 1, 'n', n, 'ms', now_text,
         'bytes', event_bytes, 'events', text)
       seq, start, size = seq + n, index + 1, 0
     end

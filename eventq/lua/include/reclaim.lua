@@ -42,7 +42,7 @@ local function reclaim(ids, max_stalls, keep, age)
   for index = #back, 1, -1 do line_up(back[index][1], back[index][2], 'head') end
   if #finished > 0 then
     redis.call('ZADD', failed_key, unpack(finished))
-    evict(failed_key, 'failed', keep, age, #finished)
+    evict(failed_key, 'failed', keep, age)
   end
   return #ids
 end

@@ -1,26 +1,50 @@
 -- Authoritative totals per job name, written by the script that makes the transition. After 100 names: __other__.
--- Needs: meta_key, totals_key. count() collects, save_totals() writes once per call.
+-- Needs: meta_key, totals_key. count() collects, save_totals() reads and writes once per call.
 local NAMES = 100
-local totals, known = {}, {}
+local totals = {}
 local function count(kind, name, n)
-  local field = kind .. ' ' .. name
-  local entry = totals[field]
-  if entry then entry[3] = entry[3] + n else totals[field] = {kind, name, n} end
+  local names = totals[kind]
+  if not names then
+    names = {}
+    totals[kind] = names
+  end
+  names[name] = (names[name] or 0) + n
 end
 
-local function total_name(kind, name)
-  if known[name] then return known[name] end
-  local listed = redis.call('HEXISTS', totals_key, 'added ' .. name) == 1
-  if not listed and kind == 'added' then
-    listed = (tonumber(redis.call('HGET', meta_key, 'names')) or 0) < NAMES
-    if listed then redis.call('HINCRBY', meta_key, 'names', 1) end
+-- The names of this call that stand for themselves; a new one is listed by the script that adds it.
+local function listed_names()
+  local names, fields, listed = {}, {}, {}
+  for _, counts in pairs(totals) do
+    for name in pairs(counts) do
+      if listed[name] == nil then
+        listed[name] = false
+        names[#names + 1] = name
+        fields[#fields + 1] = 'added ' .. name
+      end
+    end
   end
-  known[name] = listed and name or '__other__'
-  return known[name]
+  if #names == 0 then return nil end
+  local room
+  for index, value in ipairs(redis.call('HMGET', totals_key, unpack(fields))) do
+    local name = names[index]
+    listed[name] = value and true
+    if not value and totals.added and totals.added[name] then
+      room = room or NAMES - (tonumber(redis.call('HGET', meta_key, 'names')) or 0)
+      if room > 0 then
+        room, listed[name] = room - 1, true
+        redis.call('HINCRBY', meta_key, 'names', 1)
+      end
+    end
+  end
+  return listed
 end
 
 local function save_totals()
-  for _, entry in pairs(totals) do
-    redis.call('HINCRBY', totals_key, entry[1] .. ' ' .. total_name(entry[1], entry[2]), entry[3])
+  local listed = listed_names()
+  if not listed then return end
+  for kind, counts in pairs(totals) do
+    for name, n in pairs(counts) do
+      redis.call('HINCRBY', totals_key, kind .. ' ' .. (listed[name] and name or '__other__'), n)
+    end
   end
 end

@@ -1,0 +1,140 @@
+"""`eventq events`: a queue's events as they arrive, a line each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from eventq.cli.runtime import UsageError, run_async, say, until_stopped
+from eventq.cli.text import quoted, shorten
+from eventq.events import STREAM_EVENTS, Event, JobEvent, LostEvent, UnknownEvent
+from eventq.queue import Queue
+from eventq.records import JobErrorInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventq.queue_events import EventStream
+
+__all__ = ["Following", "event_json", "event_line", "follow"]
+
+_KINDS: Final = (*STREAM_EVENTS, LostEvent.kind)
+_COMMON: Final = frozenset({"queue", "seq", "ms", "job_id", "name", "attempt", "traceparent", "tracestate"})
+#: Characters of one value on a line for people.
+_LONGEST: Final = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """What to show. No kinds: all. count: end after so many lines, None for never."""
+
+    queue: str
+    url: str | None = None
+    consumer: str | None = None
+    kinds: tuple[str, ...] = ()
+    as_json: bool = False
+    count: int | None = None
+
+
+def follow(wanted: Following) -> None:
+    """Print events until the count is reached, SIGTERM, SIGINT, or nobody reads any more."""
+    for kind in wanted.kinds:
+        if kind not in _KINDS:
+            raise UsageError(f"--kind {kind!r}: must be one of {', '.join(_KINDS)}")
+    run_async(lambda: until_stopped(_follow(wanted)))
+
+
+async def _follow(wanted: Following) -> None:
+    queue: Queue[Any, Any] = Queue(wanted.queue, url=wanted.url)
+    try:
+        await queue.is_paused()  # a server that is not there is told now; later the stream waits for it by itself
+        async with queue.events(wanted.consumer) as stream:
+            say(f"listening to {queue!r}" + (f" as {wanted.consumer}" if wanted.consumer else ""))
+            await _print_events(stream, wanted)
+    finally:
+        await queue.close()
+
+
+async def _print_events(stream: EventStream, wanted: Following) -> None:
+    write: Callable[[Event], str] = event_json if wanted.as_json else event_line
+    left = wanted.count
+    async for event in stream:
+        if isinstance(event, LostEvent) and not wanted.as_json:
+            say(f"{event.count or 'an unknown number of'} events before this one are lost: {event.reason}")
+        if wanted.kinds and event.kind not in wanted.kinds:
+            continue
+        sys.stdout.write(write(event) + "\n")
+        sys.stdout.flush()
+        if left is not None:
+            left -= 1
+            if left <= 0:
+                await _acknowledge(stream)
+                return
+
+
+async def _acknowledge(stream: EventStream) -> None:
+    """Say that the last event is handled, by asking for the next one and not waiting for it."""
+    asking = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+
+
+def event_json(event: Event) -> str:
+    """Return the event as one line of ASCII JSON: kind, queue, seq, time, then its facts; durations in seconds."""
+    facts = {"kind": event.kind, "queue": event.queue, "seq": event.seq, "time": _iso(event.ms)} | _facts(event)
+    return json.dumps(facts, default=str)
+
+
+def event_line(event: Event) -> str:
+    """Return the event as one line for people; whatever the job or its error said stands there as text."""
+    at = datetime.fromtimestamp(event.ms / 1000).strftime("%H:%M:%S.%f")[:-3] if event.ms else "--:--:--.---"
+    facts = _facts(event)
+    words = [at, f"#{event.seq}", event.kind]
+    words += [quoted(facts.pop(key)) for key in ("job_id", "name") if facts.get(key)]
+    facts = {key: value for key, value in facts.items() if value not in (None, "", 0, False) and key not in _HIDDEN}
+    return " ".join([*words, *(f"{key}={_shown(key, value)}" for key, value in facts.items())])
+
+
+_HIDDEN: Final = frozenset({"worker", "traceparent", "tracestate"})
+
+
+def _shown(key: str, value: Any) -> str:
+    if key == "error" and isinstance(value, dict):
+        value = f"{value['type']}: {value['message']}"
+    elif isinstance(value, float):
+        value = f"{value:.3f}"
+    elif isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return quoted(shorten(str(value), _LONGEST))
+
+
+def _facts(event: Event) -> dict[str, Any]:
+    """Return what the event says besides queue, seq and time, in its own order, in the units of the API."""
+    if isinstance(event, UnknownEvent):
+        return {"name": event.name, **event.facts}
+    facts: dict[str, Any] = {}
+    if isinstance(event, JobEvent):
+        facts |= {"job_id": event.job_id, "name": event.name, "attempt": event.attempt}
+    for name, value in msgspec.structs.asdict(event).items():
+        if name in ("queue", "seq", "ms") or name in facts:
+            continue
+        if name == "due_ms":
+            facts["due"] = _iso(value) if value else None
+        elif name in ("waited_ms", "ran_ms"):
+            facts[name.removesuffix("_ms")] = value / 1000
+        elif isinstance(value, JobErrorInfo):
+            facts[name] = {"type": value.type, "message": value.message}
+        else:
+            facts[name] = value
+    return facts
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,108 @@
+"""What every command shares: the event loop, signals, exit codes, output that cannot fail on a character."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import io
+import os
+import signal
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from eventq.cli.text import plain
+from eventq.errors import ConfigurationError, EventqError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+T = TypeVar("T")
+
+OK: Final = 0
+FATAL: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 128 + signal.SIGINT
+
+
+class UsageError(Exception):
+    """The command was called wrongly; the message says what, which value, what to do."""
+
+
+def version_line() -> str:
+    """Return `eventq X`."""
+    try:
+        return f"eventq {version('eventq')}"
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "eventq 0+unknown"
+
+
+def say(message: str) -> None:
+    """Tell the person at the terminal something that is not the command's output."""
+    print(f"eventq: {plain(message)}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn errors that are understood into one sentence and an exit code; what is not keeps its traceback (and code 1)."""
+    _make_output_safe()
+    try:
+        yield
+    except (UsageError, ConfigurationError) as error:
+        say(str(error))
+        sys.exit(USAGE)
+    except EventqError as error:
+        say(str(error))
+        sys.exit(FATAL)
+    except BrokenPipeError:
+        let_go_of_output()
+        sys.exit(OK)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _make_output_safe() -> None:
+    """Let characters that the terminal's encoding lacks come out as escapes instead of as an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def let_go_of_output() -> None:
+    """After a broken pipe: point stdout at nothing, so that the interpreter's last flush does not complain."""
+    with contextlib.suppress(OSError, io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run_async(main: Callable[[], Coroutine[Any, Any, T]], *, uvloop: bool | None = None) -> T:
+    """Run a coroutine function to its end. uvloop: None takes it when installed. Raises UsageError when it is asked for in vain."""
+    with asyncio.Runner(loop_factory=_loop_factory(uvloop)) as runner:
+        return runner.run(main())
+
+
+def _loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if uvloop is False:
+        return None
+    if find_spec("uvloop") is None:
+        if uvloop:
+            raise UsageError('--uvloop: uvloop is not installed; pip install "eventq[uvloop]", or leave the option out')
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
+    return factory
+
+
+async def until_stopped(work: Coroutine[Any, Any, T]) -> T | None:
+    """Await the work; SIGTERM or SIGINT cancels it, and then the answer is None."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for each in numbers:
+        loop.add_signal_handler(each, task.cancel)
+    try:
+        await asyncio.wait([task])
+    finally:
+        for each in numbers:
+            loop.remove_signal_handler(each)
+    return None if task.cancelled() else task.result()

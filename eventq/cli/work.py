@@ -1,0 +1,85 @@
+"""`eventq worker` and `eventq scheduler`: processes that run until they are told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from eventq.cli.runtime import run_async, until_stopped
+from eventq.cli.target import load_target, resolve_target
+from eventq.job_queue import JobQueue
+from eventq.scheduler import QueueScheduler
+
+if TYPE_CHECKING:
+    from eventq.worker import Worker
+
+log: Final = logging.getLogger("eventq.worker")
+
+#: Names a descriptor whose other end `eventq dev` holds: when that process is gone, its worker ends too.
+LIFELINE: Final = "EVENTQ_DEV_LIFELINE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """What was said on the command line; None for what was not, which leaves it to the code."""
+
+    concurrency: int | None = None
+    burst: bool = False
+    max_jobs: int | None = None
+    uvloop: bool | None = None
+
+
+def run_worker(target: str, options: WorkerOptions) -> None:
+    """Import the target and run it until SIGTERM, SIGINT, or until done (burst, max_jobs)."""
+    _watch_lifeline()
+    found = load_target(target)
+
+    async def main() -> None:
+        runnable = await resolve_target(target, found)
+        worker = runnable.worker if isinstance(runnable, JobQueue) else runnable
+        _apply(worker, options)
+        log.info("%r starts: concurrency %d, %r", worker, worker.concurrency, worker.queue)
+        await runnable.run()
+        log.info("%r stopped", worker)
+
+    run_async(main, uvloop=options.uvloop)
+
+
+def _apply(worker: Worker[Any, Any], options: WorkerOptions) -> None:
+    """Set on the worker what was asked for; called before it starts."""
+    if options.concurrency is not None:
+        worker.concurrency = options.concurrency
+    settings: dict[str, Any] = {"_burst": options.burst or None, "_max_jobs": options.max_jobs}
+    for name, value in settings.items():
+        if value is not None:
+            setattr(worker, name, value)
+
+
+def _watch_lifeline() -> None:
+    """Stop as SIGTERM does when the `eventq dev` that started this process is gone, however it ended."""
+    descriptor = os.environ.pop(LIFELINE, None)
+    if descriptor is None:
+        return
+
+    def watch() -> None:
+        while os.read(int(descriptor), 1):
+            pass  # nothing is ever written; only the end of the other side counts
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def run_scheduler(queue: str, url: str | None) -> None:
+    """Do the upkeep of one queue until SIGTERM or SIGINT."""
+
+    async def main() -> None:
+        scheduler = QueueScheduler(queue, url=url, on_fault=lambda error: log.warning("scheduler of %s: %s", queue, error))
+        log.info("%r starts", scheduler)
+        await until_stopped(scheduler.run())
+        log.info("%r stopped", scheduler)
+
+    run_async(main)
