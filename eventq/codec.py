@@ -19,14 +19,15 @@ class _Model(Protocol):
     def model_validate_json(self, text: str, /) -> Any: ...
 
 
-_encoder = msgspec.json.Encoder()
+_encode = msgspec.json.Encoder().encode
+_UNENCODABLE = (TypeError, ValueError, RecursionError, OverflowError)
 
 
 def encode_json(value: object, what: str) -> str:
     """Return compact JSON. Raises InvalidJob when the value has no JSON form."""
     try:
-        return _encoder.encode(value).decode()
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        return _encode(value).decode()
+    except _UNENCODABLE as error:
         raise InvalidJob(f"{what}: {_short(value)} cannot be encoded as JSON: {error}") from error
 
 
@@ -62,7 +63,10 @@ class Codec(Generic[T]):
         if self._model and hasattr(value, "model_dump_json"):
             text: str = cast("Any", value).model_dump_json()
         else:
-            text = encode_json(value, self.what)
+            try:
+                text = _encode(value).decode()
+            except _UNENCODABLE as error:
+                raise InvalidJob(f"{self.what}: {_short(value)} cannot be encoded as JSON: {error}") from error
         if len(text) * 4 > self.limit and (size := len(text.encode())) > self.limit:
             raise InvalidJob(f"{self.what} of {size} bytes: larger than the limit of {self.limit} bytes ({self.option})")
         if self._checked:

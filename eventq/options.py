@@ -99,6 +99,8 @@ class CompiledOptions:
     spec: str
     job_id: str | None
     options: Spec
+    priority: int
+    flags: str
 
 
 _DEFAULT_SPEC: Final = Spec()
@@ -136,6 +138,8 @@ def _compile(options: JobOptions) -> CompiledOptions:
         spec="" if spec == _DEFAULT_SPEC else _encode(spec).decode(),
         job_id=None if options.job_id is None else check_job_id(options.job_id),
         options=spec,
+        priority=priority,
+        flags="l" if options.lifo else "",
     )
 
 

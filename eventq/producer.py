@@ -44,7 +44,7 @@ class Producer(Generic[DataT, ResultT]):
             compiled.spec,
             self._context.data.encode(data),
             compiled.job_id is not None,
-            compiled.options,
+            compiled,
         )
 
     async def add(self, record: NewRecord) -> int | None:

@@ -252,8 +252,8 @@ class Queue(Listening, Generic[DataT, ResultT]):
         self._listener.want()
 
     def _job(self, record: NewRecord, data: DataT, added_ms: int) -> Job[DataT, ResultT]:
-        priority, _, flags = record.header.partition("\t")
-        parsed = Record(added_ms, 0, int(priority or 0), flags, record.name, record.trace, record.options, record.data)
+        said = record.options
+        parsed = Record(added_ms, 0, said.priority, said.flags, record.name, record.trace, said.options, record.data)
         return Job(self.context, record.id, parsed, data, outcomes=self._listener)
 
     async def _existing(self, job_id: str) -> Job[DataT, ResultT]:

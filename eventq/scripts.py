@@ -14,7 +14,7 @@ from eventq.errors import ScriptError
 if TYPE_CHECKING:
     from eventq.keys import QueueKeys
 
-_INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
+_INCLUDE = re.compile(r"^ *-- include: (\w+)\n", re.MULTILINE)
 _KEYS = re.compile(r"^--.* ?KEYS: ([a-z_ ]+(?:\n--   +[a-z_ ]+)*)$", re.MULTILINE)
 _replaced: dict[str, str] = {}
 
@@ -37,7 +37,8 @@ class Script:
 def load_script(name: str) -> Script:
     """Return the script of that name (the file's, without .lua)."""
     text = _read(f"{name}.lua")
-    text = _INCLUDE.sub(lambda match: _replaced.get(match[1]) or _read("include", f"{match[1]}.lua"), text)
+    while _INCLUDE.search(text):  # an include may have includes of its own
+        text = _INCLUDE.sub(lambda match: _replaced.get(match[1]) or _read("include", f"{match[1]}.lua"), text)
     found = _KEYS.search(text)
     if not found:
         raise ScriptError(f"script {name}: no KEYS line in its header")

@@ -13,7 +13,7 @@ import msgspec
 
 from eventq.cli.runtime import UsageError, run_async, say, until_stopped
 from eventq.cli.text import quoted, shorten
-from eventq.events import STREAM_EVENTS, Event, JobEvent, LostEvent, UnknownEvent
+from eventq.events import STREAM_EVENTS, ActiveEvent, Event, JobEvent, LostEvent, UnknownEvent
 from eventq.queue import Queue
 from eventq.records import JobErrorInfo
 
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Following", "event_json", "event_line", "follow"]
 
 _KINDS: Final = (*STREAM_EVENTS, LostEvent.kind)
-_COMMON: Final = frozenset({"queue", "seq", "ms", "job_id", "name", "attempt", "traceparent", "tracestate"})
+#: Not on lines for people; `--json` has them.
+_HIDDEN: Final = frozenset({"worker", "traceparent", "tracestate"})
+#: Said only when there is something to say.
+_USUALLY_ZERO: Final = frozenset({"attempt", "count", "exhausted", "priority", "result_omitted", "stalls"})
 #: Characters of one value on a line for people.
 _LONGEST: Final = 200
 
@@ -96,13 +99,17 @@ def event_line(event: Event) -> str:
     """Return the event as one line for people; whatever the job or its error said stands there as text."""
     at = datetime.fromtimestamp(event.ms / 1000).strftime("%H:%M:%S.%f")[:-3] if event.ms else "--:--:--.---"
     facts = _facts(event)
+    if due_ms := getattr(event, "due_ms", 0):
+        facts["due"] = f"{(due_ms - event.ms) / 1000:+.3f}"  # from the time on the same line
     words = [at, f"#{event.seq}", event.kind]
     words += [quoted(facts.pop(key)) for key in ("job_id", "name") if facts.get(key)]
-    facts = {key: value for key, value in facts.items() if value not in (None, "", 0, False) and key not in _HIDDEN}
-    return " ".join([*words, *(f"{key}={_shown(key, value)}" for key, value in facts.items())])
+    return " ".join([*words, *(f"{key}={_shown(key, value)}" for key, value in facts.items() if _is_said(key, value))])
 
 
-_HIDDEN: Final = frozenset({"worker", "traceparent", "tracestate"})
+def _is_said(key: str, value: Any) -> bool:
+    if value is None or value == "" or key in _HIDDEN:
+        return False
+    return bool(value) or key not in _USUALLY_ZERO
 
 
 def _shown(key: str, value: Any) -> str:
@@ -123,7 +130,7 @@ def _facts(event: Event) -> dict[str, Any]:
     if isinstance(event, JobEvent):
         facts |= {"job_id": event.job_id, "name": event.name, "attempt": event.attempt}
     for name, value in msgspec.structs.asdict(event).items():
-        if name in ("queue", "seq", "ms") or name in facts:
+        if name in ("queue", "seq", "ms") or name in facts or (name == "ran_ms" and isinstance(event, ActiveEvent)):
             continue
         if name == "due_ms":
             facts["due"] = _iso(value) if value else None

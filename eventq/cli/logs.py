@@ -35,7 +35,7 @@ _OURS: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) 
 
 
 def set_up_logging(level: LogLevel, form: LogFormat) -> None:
-    """Send every record of this level and above to stderr. Replaces handlers that the imported module installed on the root."""
+    """Send every record of this level and above to stderr, in place of what the root logger did so far."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form is LogFormat.json else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -17,7 +17,7 @@ from eventq.cli.text import plain
 from eventq.errors import ConfigurationError, EventqError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Generator
 
 T = TypeVar("T")
 
@@ -45,8 +45,8 @@ def say(message: str) -> None:
 
 
 @contextlib.contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn errors that are understood into one sentence and an exit code; what is not keeps its traceback (and code 1)."""
+def exit_codes() -> Generator[None]:
+    """Turn errors that are understood into one sentence and an exit code; others keep their traceback, and code 1."""
     _make_output_safe()
     try:
         yield
@@ -77,7 +77,7 @@ def let_go_of_output() -> None:
 
 
 def run_async(main: Callable[[], Coroutine[Any, Any, T]], *, uvloop: bool | None = None) -> T:
-    """Run a coroutine function to its end. uvloop: None takes it when installed. Raises UsageError when it is asked for in vain."""
+    """Run a coroutine function to its end. uvloop: None takes it when installed, True insists (UsageError)."""
     with asyncio.Runner(loop_factory=_loop_factory(uvloop)) as runner:
         return runner.run(main())
 

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from eventq.cli.runtime import UsageError
 from eventq.job_queue import JobQueue
@@ -21,12 +21,12 @@ __all__ = ["load_target", "resolve_target"]
 _HELP = "give module:object, as in `eventq worker shop.jobs:worker`"
 
 
-def load_target(target: str) -> object:
+def load_target(target: str) -> Any:
     """Import the module and return the object. The current directory is importable. Raises UsageError."""
     module_name, colon, path = target.partition(":")
     if not colon or not module_name or not path:
         raise UsageError(f"{target!r} is not a target; {_HELP}")
-    if not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
+    if module_name.endswith(".py") or not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
         raise UsageError(f"{target!r} is not a target: {_HELP}, in dotted names and without .py")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -55,20 +55,24 @@ def _public(module: ModuleType) -> str:
     return ", ".join(sorted(name for name in found if not name.startswith("_"))) or "no worker and no function"
 
 
-async def resolve_target(target: str, found: object) -> Worker[Any, Any] | JobQueue[Any, Any]:
+async def resolve_target(target: str, found: Any) -> Worker[Any, Any] | JobQueue[Any, Any]:
     """Return the Worker or JobQueue that the object is, or that it makes when called. Raises UsageError."""
-    made = found
-    if not isinstance(found, Worker | JobQueue) and callable(found):
+    made: Any = found
+    if not _is_runnable(found) and callable(found):
         _check_no_arguments(target, found)
         made = found()
         if inspect.isawaitable(made):
             made = await made
-    if isinstance(made, Worker | JobQueue):
+    if _is_runnable(made):
         return made
     how = f"is {_kind(found)}" if made is found else f"returned {_kind(made)}"
     raise UsageError(
         f"{target!r} {how}; it must be a Worker, a JobQueue, or a function without arguments that returns one of these"
     )
+
+
+def _is_runnable(value: Any) -> TypeGuard[Worker[Any, Any] | JobQueue[Any, Any]]:
+    return isinstance(value, Worker | JobQueue)
 
 
 def _check_no_arguments(target: str, function: Any) -> None:
@@ -83,5 +87,5 @@ def _check_no_arguments(target: str, function: Any) -> None:
         return
 
 
-def _kind(value: object) -> str:
+def _kind(value: Any) -> str:
     return "None" if value is None else f"of type {type(value).__name__}"

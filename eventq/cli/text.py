@@ -8,14 +8,14 @@ __all__ = ["number", "plain", "quoted", "seconds", "shorten"]
 
 
 def plain(text: str) -> str:
-    """Return text in which everything that does not print stands as its escape: ``\\x1b``, ``\\n``, ``\\u202e``, ``\\udcff``."""
+    """Return text in which what does not print stands as its escape: ``\\x1b``, ``\\n``, ``\\u202e``, ``\\udcff``."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(char if _is_shown(char) else _escape(char) for char in text)
 
 
 def quoted(value: object) -> str:
-    """Return a value as the right-hand side of `key=value`: plain, in double quotes where it would not read as one word."""
+    """Return a value as it stands in `key=value`: plain, in double quotes where it would not read as one word."""
     text = plain(str(value))
     if text and not any(char in text for char in ' "='):
         return text

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eventq.keys import QueueKeys
-    from eventq.options import Spec
+    from eventq.options import CompiledOptions
 
 
 class NewRecord(msgspec.Struct, frozen=True, gc=False):
     """One job on its way in. `place` and `header` as in CompiledOptions; `own_id` when the caller chose the id.
 
-    `spec` is `options` as it is stored.
+    `place`, `header` and `spec` are those of `options`.
     """
 
     id: str
@@ -31,7 +31,7 @@ class NewRecord(msgspec.Struct, frozen=True, gc=False):
     spec: str
     data: str
     own_id: bool
-    options: Spec
+    options: CompiledOptions
 
     @property
     def size(self) -> int:

@@ -11,69 +11,62 @@ local totals_key, events_key, marker_key = KEYS[9], KEYS[10], KEYS[11]
 -- include: clock
 -- include: call
 -- include: emit
--- include: totals
--- include: line
--- include: wake
 if replayed then return {'OK', replayed, now} end
-local amount, check_ids = tonumber(ARGV[3]), ARGV[4] == '1'
-local earliest = tonumber(redis.call('ZRANGE', delayed_key, 0, 0, 'WITHSCORES')[2]) or math.huge
+local amount, check_ids, argv = tonumber(ARGV[3]), ARGV[4] == '1', ARGV
 local records, large, tail, places, lifo, added, duplicated, existing = {}, {}, {}, {}, {}, {}, {}, {}
-local seen, sooner = {}, false
+local claimable, new, last, seen, soonest, names = 0, 0, 0, {}, false, {}
 for index = 0, amount - 1 do
   local at = 5 + index * 7
-  local id, name, trace, options, place = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local id, name, trace, options, place = argv[at], argv[at + 1], argv[at + 2], argv[at + 3], argv[at + 4]
   if check_ids and (seen[id] or redis.call('HEXISTS', jobs_key, id) == 1) then
     existing[#existing + 1] = index
     duplicated[#duplicated + 1] = '{"job_id":"' .. id .. '","name":"' .. name .. '"}'
   else
     if check_ids then seen[id] = true end
-    local due = ''
-    if place ~= '' then
-      due = tonumber(string.sub(place, 2))
-      if string.sub(place, 1, 1) == '+' then due = now + due end
-      if due <= now then due = '' end
-    end
-    local priority, flags = string.match(options, '^(%d*)\t(%a*)$')
-    local state = due ~= '' and 'delayed' or priority ~= '' and 'prioritized' or 'waiting'
-    local event = '{"job_id":"' .. id .. '","name":"' .. name .. '","state":"' .. state .. '"'
-    if due ~= '' then
-      places[#places + 1] = {id, due}
-      sooner = sooner or due < earliest
-      event = event .. ',"due_ms":' .. due
-    elseif priority ~= '' then
-      places[#places + 1] = {id, false, tonumber(priority)}
-    elseif flags ~= '' and string.find(flags, 'l', 1, true) then
-      lifo[#lifo + 1] = id
+    local due, facts = '', '"'
+    if place == '' and (options == '\t' or options == '\td') then
+      last = last + 1
+      tail[last] = id
+      facts = '","state":"waiting"'
     else
-      tail[#tail + 1] = id
+      -- include: place
     end
-    if priority ~= '' then event = event .. ',"priority":' .. priority end
-    if trace ~= '' then event = event .. ',' .. trace end
-    added[#added + 1] = event .. '}'
-    records[#records + 1] = id
-    records[#records + 1] = '1\t' .. now .. '\t' .. due .. '\t' .. options .. '\t' .. name .. '\t' .. trace .. '\n'
-      .. ARGV[at + 5]
-    if ARGV[at + 6] ~= '' then
-      large[#large + 1] = id
-      large[#large + 1] = ARGV[at + 6]
-    end
-    count('added', name, 1)
+    if trace ~= '' then facts = facts .. ',' .. trace end
+    new = new + 1
+    added[new] = '{"job_id":"' .. id .. '","name":"' .. name .. facts .. '}'
+    records[new * 2 - 1] = id
+    records[new * 2] = '1\t' .. now_text .. '\t' .. due .. '\t' .. options .. '\t' .. name .. '\t' .. trace .. '\n'
+      .. argv[at + 5]
+    if argv[at + 6] ~= '' then large[#large + 1], large[#large + 2] = id, argv[at + 6] end
+    names[name] = (names[name] or 0) + 1
   end
 end
+claimable = claimable + last
 emit('duplicated', duplicated)
 emit('added', added)
-if #records > 0 then
+if new > 0 then
   redis.call('HSET', jobs_key, unpack(records))
   if #large > 0 then redis.call('HSET', data_key, unpack(large)) end
   if #tail > 0 then redis.call('RPUSH', wait_key, unpack(tail)) end
   if #lifo > 0 then redis.call('LPUSH', wait_key, unpack(lifo)) end
-  for _, place in ipairs(places) do
-    if place[2] then delay_until(place[1], place[2])
-    else redis.call('ZADD', prioritized_key, new_place(place[3]), place[1]) end
+  if soonest then
+    -- A job due before all others: a blocked worker must learn that it may not sleep so long.
+    local earliest = tonumber(redis.call('ZRANGE', delayed_key, 0, 0, 'WITHSCORES')[2])
+    if not earliest or soonest < earliest then redis.call('ZADD', marker_key, 0, 'due') end
   end
-  save_totals()
-  if sooner then redis.call('ZADD', marker_key, 0, 'due') end
-  wake(#records - #places == 0 and #places or #records)
+  if #places > 0 then
+    -- include: line
+    for _, place in ipairs(places) do
+      if place[2] then delay_until(place[1], place[2])
+      else redis.call('ZADD', prioritized_key, new_place(place[3]), place[1]) end
+    end
+  end
+  local totals = {added = names}
+  -- include: totals
+  if claimable > 0 then
+    -- include: wake
+    wake(claimable, true)
+  end
 end
 local reply = table.concat(existing, ' ')
 close_call(reply)

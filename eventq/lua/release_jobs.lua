@@ -10,7 +10,7 @@ local totals_key, events_key, marker_key = KEYS[9], KEYS[10], KEYS[11]
 -- include: clock
 -- include: call
 -- include: emit
--- include: totals
+-- include: count
 -- include: runs
 -- include: line
 -- include: wake
@@ -38,7 +38,7 @@ for index = #released, 1, -1 do
   redis.call('ZREM', leases_key, released[index][1])
   line_up(released[index][1], released[index][2], 'head')
 end
-save_totals()
+-- include: totals
 wake(math.max(1, #released))
 close_call(tostring(#released))
 return {'OK', #released}

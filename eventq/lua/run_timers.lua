@@ -11,8 +11,9 @@ local completed_key, failed_key, events_key = KEYS[10], KEYS[11], KEYS[12]
 -- include: clock
 -- include: call
 -- include: emit
+local PINNED, SLICE = 1125899906842624, 100
 -- include: forget
--- include: retention
+-- include: evict
 if replayed then return {'OK', tonumber(replayed), 0} end
 local limit = tonumber(ARGV[3])
 local ended = redis.call('ZRANGEBYSCORE', timers_key, '-inf', now, 'LIMIT', 0, limit)

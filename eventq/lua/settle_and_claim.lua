@@ -14,36 +14,43 @@ local runs_key, results_key, progress_key, logs_key = KEYS[6], KEYS[7], KEYS[8],
 local wait_key, prioritized_key, delayed_key, leases_key = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 local completed_key, failed_key, totals_key, events_key, marker_key = KEYS[14], KEYS[15], KEYS[16], KEYS[17], KEYS[18]
 local worker, lease, wanted = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local progressed, settled = tonumber(ARGV[10]), tonumber(ARGV[11])
 -- include: clock
 -- include: call
+if replayed then
+  -- include: replay
+end
 -- include: emit
--- include: totals
--- include: runs
--- include: line
--- include: wake
--- include: forget
--- include: retention
 -- include: leases
--- include: promote
--- include: progress
--- include: settle
--- include: claim
--- include: replay
-if replayed then return replay_claim(replayed) end
-local progressed, settled = tonumber(ARGV[10]), tonumber(ARGV[11])
-local stale, retried = '', 0
-if progressed > 0 then record_progress(12, progressed) end
-if settled > 0 then stale, retried = settle(12 + progressed * 4, settled) end
-local promoted, due_in = promote(100)
-local reply = {'OK', now, seq + 1, due_in, stale, writer .. '.' .. number .. '.'}
-local ids = (wanted > 0 and not paused) and claim(reply) or {}
+-- What a call does not need is not even defined in it: functions are made anew by every call.
+local totals, stale, came_back, ids = {}, '', 0, {}
+if progressed > 0 then
+  -- include: progress
+end
+if settled > 0 then
+  -- include: settle
+end
+-- include: due
+if due_in and due_in <= 0 then
+  -- include: runs
+  -- include: line
+  -- include: promote
+  came_back = came_back + promote(100)
+end
+local reply = {'OK', now, seq + 1, due_in or -1, stale, writer .. '.' .. number .. '.'}
+if wanted > 0 and not paused then
+  -- include: claim
+end
 if settled > 0 and #ids == 0 and redis.call('ZCARD', leases_key) <= 1 and redis.call('LLEN', wait_key) == 0
   and redis.call('ZCARD', prioritized_key) == 0 then
   emit('drained', {'{}'})
 end
-save_totals()
+-- include: totals
 -- A call that settles and claims as much as it wanted leaves the markers as they are: nobody became idle by it. Work that
 -- came into line, and work left over by a worker that was woken, is for others to know.
-if settled == 0 or retried + promoted > 0 then wake(math.max(1, retried + promoted)) end
+if settled == 0 or came_back > 0 then
+  -- include: wake
+  wake(math.max(1, came_back))
+end
 close_call(reply[3] .. '|' .. stale .. '|' .. table.concat(ids, ' '))
 return reply

@@ -12,12 +12,14 @@ local failed_key, totals_key, events_key, marker_key = KEYS[14], KEYS[15], KEYS[
 -- include: clock
 -- include: call
 -- include: emit
--- include: totals
+-- include: count
 -- include: runs
 -- include: line
 -- include: wake
+local PINNED, SLICE = 1125899906842624, 100
 -- include: forget
--- include: retention
+-- include: evict
+-- include: due
 -- include: promote
 -- include: reclaim
 if replayed then return {'OK', 0, 0, 0, 0, -1, -1, event_bytes} end
@@ -34,9 +36,9 @@ if #expired > 0 and now - swept_at > lease / 2 then
 elseif #expired > 0 then
   reclaimed = reclaim(expired, max_stalls, tonumber(ARGV[6]), tonumber(ARGV[7]))
 end
-local promoted, due_in = promote(limit)
+local promoted = due_in and due_in <= 0 and promote(limit) or 0
 redis.call('HSET', meta_key, 'swept_at', now)
-save_totals()
+-- include: totals
 wake(math.max(1, reclaimed + promoted))
 close_call('')
 local function until_next(key)
@@ -44,5 +46,5 @@ local function until_next(key)
   return score and score ~= 'inf' and math.max(0, math.floor(tonumber(score)) - now) or -1
 end
 local more = (reclaimed == limit or promoted == limit) and 1 or 0
-return {'OK', reclaimed, promoted, more, until_next(leases_key), due_in, until_next(timers_key),
+return {'OK', reclaimed, promoted, more, until_next(leases_key), due_in or -1, until_next(timers_key),
   event_bytes}

@@ -1,15 +1,7 @@
--- Moves jobs that are due from `delayed` into line and tells it. Needs: now, emit, line_up, new_place, read_run,
--- write_run, delayed_key, jobs_key, runs_key. Returns how many moved, and ms until the next one is due (-1 none).
+-- Moves jobs that are due from `delayed` into line and tells it; `due_in` becomes the ms until the next one.
+-- Needs: now, due_in, emit, line_up, new_place, read_run, write_run, delayed_key, jobs_key, runs_key. Returns how many.
 local HEADER = '^1\t(%d+)\t(%d*)\t(%d*)\t(%a*)\t([^\t\n]*)'
-local function next_due()
-  local score = redis.call('ZRANGE', delayed_key, 0, 0, 'WITHSCORES')[2]
-  return score and math.floor(tonumber(score)) - now
-end
-
 local function promote(limit)
-  local due_in = next_due()
-  -- A job is due when its ms has come, whatever fraction orders it within that ms.
-  if not due_in or due_in > 0 then return 0, due_in or -1 end
   local ids = redis.call('ZRANGEBYSCORE', delayed_key, '-inf', '(' .. (now + 1), 'LIMIT', 0, limit)
   local records, runs = redis.call('HMGET', jobs_key, unpack(ids)), redis.call('HMGET', runs_key, unpack(ids))
   local events, moves, texts = {}, {}, {}
@@ -30,6 +22,7 @@ local function promote(limit)
   redis.call('HSET', runs_key, unpack(texts))
   for _, move in ipairs(moves) do line_up(move[1], move[2], move[3]) end
   redis.call('ZREM', delayed_key, unpack(ids))
-  due_in = next_due()
-  return #moves, due_in and math.max(0, due_in) or -1
+  local score = redis.call('ZRANGE', delayed_key, 0, 0, 'WITHSCORES')[2]
+  due_in = score and math.max(0, math.floor(tonumber(score)) - now)
+  return #moves
 end

@@ -1,0 +1,18 @@
+-- Removes the oldest beyond `keep` jobs, or older than `age` ms (-1: no such rule), a slice of them at a time: by count once
+-- a whole slice (1 % of what is kept, 100 at most) is too many, by age once a second, so that the cost is shared.
+-- Needs: now, forget, meta, aged, PINNED, SLICE. Returns whether there may be more.
+local function evict(key, state, keep, age)
+  local ids = {}
+  if keep >= 0 and redis.call('ZCARD', key) - keep > math.min(SLICE, math.floor(keep / 100)) then
+    local excess = redis.call('ZCOUNT', key, '-inf', '(' .. PINNED) - keep
+    if excess > 0 then ids = redis.call('ZRANGE', key, 0, math.min(excess, 2 * SLICE) - 1) end
+  end
+  if age >= 0 and #ids == 0 and now - (tonumber(meta[6]) or 0) >= 1000 then
+    aged = true
+    ids = redis.call('ZRANGEBYSCORE', key, '-inf', '(' .. (now - age), 'LIMIT', 0, 2 * SLICE)
+  end
+  if #ids == 0 then return false end
+  forget(ids, state, 'retention')
+  redis.call('ZREM', key, unpack(ids))
+  return #ids == 2 * SLICE
+end
