@@ -36,9 +36,7 @@ class Backoff:
         return cls("fixed", to_ms("backoff delay", delay), _check_jitter(jitter))
 
     @classmethod
-    def exponential(
-        cls, delay: float | timedelta, *, jitter: float = 0.0, maximum: float | timedelta | None = None
-    ) -> Backoff:
+    def exponential(cls, delay: float | timedelta, *, jitter: float = 0.0, maximum: float | timedelta | None = None) -> Backoff:
         """Wait `delay` (seconds), then twice, four times, eight times as long, up to `maximum`."""
         most = MAX_DELAY_MS if maximum is None else to_ms("backoff maximum", maximum)
         return cls("exponential", to_ms("backoff delay", delay), _check_jitter(jitter), most)

@@ -78,5 +78,7 @@ class QueueContext(Generic[DataT, ResultT]):
     def not_found(self, job_id: str) -> JobNotFound:
         """Return the error for a job that is not stored."""
         return JobNotFound(
-            f"job {job_id!r} is not in queue {self.name!r}: never added, or removed since", queue=self.name, job_id=job_id
+            f"job {job_id!r} is not in queue {self.name!r}: never added, or removed since",
+            queue=self.name,
+            job_id=job_id,
         )

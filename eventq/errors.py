@@ -92,11 +92,11 @@ class JobFailed(JobError):
         self.traceback = traceback
 
 
-class Unrecoverable(Exception):  # noqa: N818 - control flow, raised by processors
+class Unrecoverable(Exception):
     """Raised by a processor: fail this job now, whatever attempts are left."""
 
 
-class Retry(Exception):  # noqa: N818 - control flow, raised by processors
+class Retry(Exception):
     """Raised by a processor: this attempt failed; run the job again after `delay` (seconds), if attempts are left.
 
     Without a delay the job's own backoff decides.

@@ -1,5 +1,6 @@
 """The heartbeat: renews the leases of running jobs from a thread with a connection of its own, so that a processor which
-blocks the event loop keeps its work."""
+blocks the event loop keeps its work.
+"""
 
 from __future__ import annotations
 

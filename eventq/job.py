@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 
-
 class Outcomes(Protocol):
     """Whoever can wait for the outcome of a job: its queue's listener."""
 
@@ -47,7 +46,18 @@ class Job(Generic[DataT, ResultT]):
     for compare-and-set in your own database; 0 outside a processor.
     """
 
-    __slots__ = ("_context", "_outcomes", "_report", "_stored_progress", "cancelled", "data", "fence", "id", "record", "run")
+    __slots__ = (
+        "_context",
+        "_outcomes",
+        "_report",
+        "_stored_progress",
+        "cancelled",
+        "data",
+        "fence",
+        "id",
+        "record",
+        "run",
+    )
 
     def __init__(
         self,
@@ -147,9 +157,7 @@ class Job(Generic[DataT, ResultT]):
         before its outcome was seen, TimeoutError.
         """
         if self._outcomes is None:
-            raise InvalidState(
-                f"job {self.id!r}: a processor cannot wait for its own result", queue=self.queue, job_id=self.id
-            )
+            raise InvalidState(f"job {self.id!r}: a processor cannot wait for its own result", queue=self.queue, job_id=self.id)
         return await self._outcomes.wait(self.id, timeout)
 
     async def retry(self, *, reset_attempts: bool = False) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eventq.records import Record
 
 
-class TimedOut(Exception):  # noqa: N818 - stands in error records under its own name
+class TimedOut(Exception):
     """A run took longer than its job's timeout."""
 
 
@@ -89,9 +89,7 @@ def failed(
     return Verdict(word, facts, text, record.spec.remove_on_fail, error=info, reason=reason)
 
 
-def _wait_ms(
-    record: Record, fails: int, error: BaseException, random: Callable[[], float], custom_wait_ms: int | None
-) -> int:
+def _wait_ms(record: Record, fails: int, error: BaseException, random: Callable[[], float], custom_wait_ms: int | None) -> int:
     if isinstance(error, Retry) and error.delay is not None:
         try:
             return to_ms("Retry delay", error.delay)

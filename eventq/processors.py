@@ -11,7 +11,7 @@ from eventq.errors import ConfigurationError
 from eventq.keys import check_job_name
 
 
-class UnknownJobName(Exception):  # noqa: N818 - stands in error records under its own name
+class UnknownJobName(Exception):
     """This worker has no processor for a job of that name."""
 
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from eventq.options import Retention
 
 
-
 class NewJob(msgspec.Struct, Generic[DataT], frozen=True):
     """One job of a bulk add."""
 
@@ -83,7 +82,14 @@ class Queue(Listening, Generic[DataT, ResultT]):
         tag: the Cluster slot's tag, the name unless set. Raises ConfigurationError.
         """
         self.context: QueueContext[DataT, ResultT] = QueueContext(
-            name, data_type, result_type, url=url, prefix=prefix, tag=tag, default_options=default_options, limits=limits
+            name,
+            data_type,
+            result_type,
+            url=url,
+            prefix=prefix,
+            tag=tag,
+            default_options=default_options,
+            limits=limits,
         )
         self.listeners = Listeners(self, name)
         self._listener = QueueListener(self.context, self.listeners)
@@ -176,23 +182,26 @@ class Queue(Listening, Generic[DataT, ResultT]):
         return (await self.context.require(job_id)).state
 
     async def get_jobs(
-        self, states: Sequence[JobState | str] | JobState | str, start: int = 0, limit: int = 100, *, ascending: bool = False
+        self,
+        states: Sequence[JobState | str] | JobState | str,
+        start: int = 0,
+        limit: int = 100,
+        *,
+        ascending: bool = False,
     ) -> list[Job[DataT, ResultT]]:
         """Return a page of jobs per state, states in the order asked, at most `limit` of each.
 
         Order: newest first, or with `ascending` line order (waiting), due time (delayed), oldest first (finished). `paused`
         gives the waiting jobs of a paused queue. Two round trips per state. Raises ConfigurationError for an unknown state.
         """
-        if not 0 <= start or not 1 <= limit <= CALL_JOBS:
+        if not start >= 0 or not 1 <= limit <= CALL_JOBS:
             raise ConfigurationError(f"start {start}, limit {limit}: start must not be negative, limit 1 to {CALL_JOBS}")
         found: list[Job[DataT, ResultT]] = []
         for state in self._states(states):
             listed = await self._list_state(state)
             if listed is None:
                 continue
-            ids = await self.context.runner.run(
-                list_jobs(self.context.keys, listed, start, limit, newest_first=not ascending)
-            )
+            ids = await self.context.runner.run(list_jobs(self.context.keys, listed, start, limit, newest_first=not ascending))
             stored = await self.context.runner.run(get_jobs(self.context.keys, ids)) if ids else []
             found += [job_of(self.context, job, self._listener) for job in stored if job is not None]
         return found

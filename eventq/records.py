@@ -48,7 +48,14 @@ def parse_record(text: str, apart: str) -> Record:
         if layout != "1":
             raise ValueError(f"layout {layout}")
         return Record(
-            int(added), int(due or 0), int(priority or 0), flags, name, trace, parse_spec(spec), apart if "d" in flags else data
+            int(added),
+            int(due or 0),
+            int(priority or 0),
+            flags,
+            name,
+            trace,
+            parse_spec(spec),
+            apart if "d" in flags else data,
         )
     except ValueError as error:
         raise UnreadableRecord(f"the stored record is unreadable: {error}") from error
@@ -58,7 +65,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     """The text in `runs`: how often the job was started and what came of it. Times in ms, 0 for none."""
 
     state: str = JobState.WAITING
-    token: str = "-"  # noqa: S105 - a place holder, no secret
+    token: str = "-"
     finished_ms: int = 0
     ready_ms: int = 0
     started_ms: int = 0
@@ -78,7 +85,17 @@ def parse_run(text: str) -> Run:
     try:
         state, token, finished, ready, started, starts, fails, stalls, releases, place, worker = text.split(" ", 10)
         return Run(
-            state, token, int(finished), int(ready), int(started), int(starts), int(fails), int(stalls), int(releases), place, worker
+            state,
+            token,
+            int(finished),
+            int(ready),
+            int(started),
+            int(starts),
+            int(fails),
+            int(stalls),
+            int(releases),
+            place,
+            worker,
         )
     except ValueError as error:
         raise UnreadableRecord(f"the stored run is unreadable: {error}") from error

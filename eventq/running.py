@@ -1,5 +1,6 @@
 """One run of one job in this process, from claim to verdict, as small steps over one value:
-started -> performed -> decided -> recorded."""
+started -> performed -> decided -> recorded.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from eventq.errors import InvalidJob, LeaseLost
 from eventq.outcome import TimedOut, UnreadableResult, Verdict, completed, failed, identity, result_text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from eventq.commands.work import Claimed
     from eventq.context import QueueContext

@@ -12,10 +12,10 @@ from eventq.events import ErrorEvent, Event, make_event
 from eventq.job import Job
 from eventq.lanes import Settlement
 from eventq.limits import PROGRESS_INTERVAL
+from eventq.options import Spec
 from eventq.outcome import UnreadableJob, event_facts, failed
 from eventq.processors import UnknownJobName
 from eventq.records import NEVER_RUN, Record, Run, parse_record, parse_run
-from eventq.options import Spec
 from eventq.running import Running, decide, lease_lost, perform
 from eventq.threads import ThreadPool
 
@@ -82,7 +82,13 @@ class Runs:
             self._refuse(running, run, error)
             return
         running.job = Job(
-            self._context, claimed.id, record, data, run, fence=claimed.fence, report=lambda _, text: self._progress(running, text)
+            self._context,
+            claimed.id,
+            record,
+            data,
+            run,
+            fence=claimed.fence,
+            report=lambda _, text: self._progress(running, text),
         )
         loop = asyncio.get_running_loop()
         if record.spec.timeout_ms:
@@ -170,7 +176,7 @@ class Runs:
 
     def _refuse(self, running: Running, run: Run, error: Exception) -> None:
         self.held[running.claimed.token] = running
-        from random import random  # noqa: PLC0415
+        from random import random
 
         self._send(running, failed(running.record, run.fails, error, self._context.limits, random))
 

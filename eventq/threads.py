@@ -1,5 +1,6 @@
 """A pool of daemon threads for plain-function processors. Unlike concurrent.futures, a thread that never ends does not keep
-the interpreter from exiting."""
+the interpreter from exiting.
+"""
 
 from __future__ import annotations
 

@@ -109,9 +109,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._grace = to_ms("grace", grace) / 1000
         self._burst = burst
         self.listeners = Listeners(self, self._context.name)
-        self._runs = Runs(
-            self._context, self.name, Processors(processor), backoffs or {}, self.listeners, self._lease_ms / 1000
-        )
+        self._runs = Runs(self._context, self.name, Processors(processor), backoffs or {}, self.listeners, self._lease_ms / 1000)
         self._is_paused = False
         self._is_started = False
         self._stopping = asyncio.Event()
@@ -166,7 +164,11 @@ class Worker(Listening, Generic[DataT, ResultT]):
             on_fault=self._runs.error,
         )
         self._lanes.claiming = not self._is_paused
-        self._runs.settle, self._runs.report, self._runs.slot_freed = self._lanes.settle, self._lanes.report, self._slot_freed
+        self._runs.settle, self._runs.report, self._runs.slot_freed = (
+            self._lanes.settle,
+            self._lanes.report,
+            self._slot_freed,
+        )
         self._blocking = AsyncRunner(self._context.server, patience=None, client_name="eventq-blocking")
         self._commands = AsyncRunner(self._context.server, client_name="eventq-worker", patience=_FLUSH_GRACE)
         self._scheduler = QueueScheduler(
@@ -247,8 +249,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
 
     def __repr__(self) -> str:
         return (
-            f"<Worker {self.name} on {self._context.name} running={self._runs.busy}/{self._concurrency} "
-            f"paused={self._is_paused}>"
+            f"<Worker {self.name} on {self._context.name} running={self._runs.busy}/{self._concurrency} paused={self._is_paused}>"
         )
 
     def _free(self) -> int:
@@ -312,7 +313,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
             self._loop.call_soon_threadsafe(function, argument)
 
     def _release_later(self, jobs: Sequence[Claimed]) -> None:
-        from eventq.commands.work import Held  # noqa: PLC0415
+        from eventq.commands.work import Held
+
         self._late = asyncio.create_task(self._release([Held(job.id, job.token, '"name":"__other__"') for job in jobs]))
 
     async def _release(self, jobs: Sequence[Held]) -> None:

@@ -27,9 +27,7 @@ from eventq.options import KEEP_COMPLETED, KEEP_FAILED, queue_rule
 LANES = 2
 LEASE_MS = 15_000
 #: eventq's defaults, and what its worker tells of a first run that returned True.
-RETENTION = Retention(
-    queue_rule("remove_on_complete", None, KEEP_COMPLETED), queue_rule("remove_on_fail", None, KEEP_FAILED)
-)
+RETENTION = Retention(queue_rule("remove_on_complete", None, KEEP_COMPLETED), queue_rule("remove_on_fail", None, KEEP_FAILED))
 FRAGMENT = '"name":"noop","attempt":1,"worker":"raw","result":true'
 pack = cast("Any", hiredis.pack_command)
 

@@ -43,9 +43,7 @@ Level = Annotated[LogLevel, typer.Option("--log-level", help="From what level on
 Format = Annotated[LogFormat, typer.Option("--log-format", help="Lines for people, or one JSON object each.")]
 Uvloop = Annotated[
     bool | None,
-    typer.Option(
-        "--uvloop/--no-uvloop", help="The event loop. Default: uvloop when it is installed.", show_default=False
-    ),
+    typer.Option("--uvloop/--no-uvloop", help="The event loop. Default: uvloop when it is installed.", show_default=False),
 ]
 
 
@@ -121,29 +119,21 @@ def events(
         typer.Option("--kind", "-k", help="Only events of this kind; may be given again.", show_default="all"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
-    count: Annotated[
-        int | None, typer.Option("--count", "-n", min=1, help="End after so many.", show_default="never")
-    ] = None,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="End after so many.", show_default="never")] = None,
 ) -> None:
     """Print a queue's events as they arrive, a line each, until Ctrl-C."""
     with exit_codes():
         from eventq.cli.follow import Following, follow
 
-        follow(
-            Following(queue=queue, url=url, consumer=consumer, kinds=tuple(kind or ()), as_json=as_json, count=count)
-        )
+        follow(Following(queue=queue, url=url, consumer=consumer, kinds=tuple(kind or ()), as_json=as_json, count=count))
 
 
 @app.command()
 def dev(
     target: Target,
     *,
-    path: Annotated[
-        Path | None, typer.Option(help="Where the embedded server keeps its data.", show_default=".eventq")
-    ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Jobs at once.", show_default="what the code says")
-    ] = None,
+    path: Annotated[Path | None, typer.Option(help="Where the embedded server keeps its data.", show_default=".eventq")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Jobs at once.", show_default="what the code says")] = None,
     log_level: Level = LogLevel.info,
 ) -> None:
     """Run a worker on a server of its own, and start it again whenever a .py file under this folder changes."""
@@ -160,9 +150,7 @@ def demo(
         Path | None, typer.Argument(metavar="FOLDER", help="Any folder.", show_default="Python's standard library")
     ] = None,
     *,
-    url: Annotated[
-        str | None, typer.Option(help="The server to use.", show_default="an embedded one, gone afterwards")
-    ] = None,
+    url: Annotated[str | None, typer.Option(help="The server to use.", show_default="an embedded one, gone afterwards")] = None,
     uvloop: Uvloop = None,
 ) -> None:
     """Count and hash every file of a folder, one job each, and watch states, rates, times and failures by their events.

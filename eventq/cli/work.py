@@ -77,9 +77,7 @@ def run_scheduler(queue: str, url: str | None) -> None:
     """Do the upkeep of one queue until SIGTERM or SIGINT."""
 
     async def main() -> None:
-        scheduler = QueueScheduler(
-            queue, url=url, on_fault=lambda error: log.warning("scheduler of %s: %s", queue, error)
-        )
+        scheduler = QueueScheduler(queue, url=url, on_fault=lambda error: log.warning("scheduler of %s: %s", queue, error))
         log.info("%r starts", scheduler)
         await until_stopped(scheduler.run())
         log.info("%r stopped", scheduler)

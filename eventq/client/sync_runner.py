@@ -27,9 +27,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 class SyncRunner:
     """Runs commands on one blocking connection, one at a time, from any thread. As AsyncRunner otherwise."""
 
-    def __init__(
-        self, server: Server, *, timeout: float = 5.0, patience: float = 10.0, client_name: str = "eventq"
-    ) -> None:
+    def __init__(self, server: Server, *, timeout: float = 5.0, patience: float = 10.0, client_name: str = "eventq") -> None:
         self._server = server
         self._timeout = timeout
         self._patience = patience

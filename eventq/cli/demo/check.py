@@ -69,9 +69,7 @@ class Check:
     differences: list[str] = field(default_factory=list[str])
 
 
-def check_folder(
-    folder: str, outcomes: Mapping[str, Answer], *, began_ns: int, left_out: frozenset[str] = frozenset()
-) -> Check:
+def check_folder(folder: str, outcomes: Mapping[str, Answer], *, began_ns: int, left_out: frozenset[str] = frozenset()) -> Check:
     """Walk the folder and compare. began_ns: when the files were listed; what changed later is noted, not counted."""
     check = Check()
     walked = dict(_walk(folder, left_out))

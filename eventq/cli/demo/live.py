@@ -42,9 +42,7 @@ class LiveView:
         self._live.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._live.__exit__(kind, error, traceback)
 
     def draw(self, tally: Tally) -> None:

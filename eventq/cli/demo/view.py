@@ -57,9 +57,7 @@ class PlainView:
         print(plain(self._title), flush=True)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         return None
 
     def draw(self, tally: Tally) -> None:
