@@ -37,6 +37,7 @@ class IdSource:
         self._tail = ""
 
     def __call__(self) -> str:
+        """Return the next id."""
         ms = time.time_ns() // 1_000_000
         if ms > self._ms or self._counter >= _FOURS - 1:
             self._ms = max(ms, self._ms + 1)

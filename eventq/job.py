@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 import msgspec
 
@@ -24,6 +24,7 @@ class Outcomes(Protocol):
 
     async def wait(self, job_id: str, timeout: float | None) -> Any:
         """Return the job's result; raise JobFailed, JobNotFound or TimeoutError."""
+        ...
 
 
 class _Done:
@@ -106,7 +107,7 @@ class Job(Generic[DataT, ResultT]):
 
     @property
     def priority(self) -> int:
-        """0 is none and runs first, then 1, 2, …"""
+        """None is 0 and runs first, then 1, 2 and so on."""
         return self.record.priority
 
     @property
@@ -158,7 +159,7 @@ class Job(Generic[DataT, ResultT]):
         """
         if self._outcomes is None:
             raise InvalidState(f"job {self.id!r}: a processor cannot wait for its own result", queue=self.queue, job_id=self.id)
-        return await self._outcomes.wait(self.id, timeout)
+        return cast("ResultT", await self._outcomes.wait(self.id, timeout))
 
     async def retry(self, *, reset_attempts: bool = False) -> None:
         """Put a failed job back in line. Raises JobNotFound, InvalidState when it is not failed; then nothing changed."""

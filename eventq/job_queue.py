@@ -56,7 +56,7 @@ class JobQueue(Listening, Generic[DataT, ResultT]):
 
     @overload
     def __init__(
-        self: JobQueue[DataT, Any], name: str, data_type: type[DataT],
+        self, name: str, data_type: type[DataT],
         processor: Processor[DataT, Any] | Mapping[str, Processor[DataT, Any]], *,
         url: str | None = ..., default_options: JobOptions | None = ..., prefix: str = ..., tag: str | None = ...,
         limits: Limits = ..., concurrency: int = ..., lease: float | timedelta = ..., max_stalls: int = ...,

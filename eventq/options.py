@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from eventq.backoff import Backoff
+from eventq.checks import check_whole
 from eventq.durations import to_epoch_ms, to_ms
 from eventq.errors import InvalidJob
 from eventq.keys import check_job_id
@@ -116,8 +117,8 @@ def parse_spec(text: str) -> Spec:
 
 def _compile(options: JobOptions) -> CompiledOptions:
     """Check every option and return what is sent. Raises InvalidJob naming option, value and limit."""
-    attempts = 1 if options.attempts is None else _whole("attempts", options.attempts, 1, MAX_ATTEMPTS)
-    priority = 0 if options.priority is None else _whole("priority", options.priority, 0, MAX_PRIORITY)
+    attempts = 1 if options.attempts is None else check_whole("attempts", options.attempts, 1, MAX_ATTEMPTS, error=InvalidJob)
+    priority = 0 if options.priority is None else check_whole("priority", options.priority, 0, MAX_PRIORITY, error=InvalidJob)
     if options.lifo is not None and not isinstance(options.lifo, bool):
         raise InvalidJob(f"lifo {options.lifo!r}: must be True or False")
     if options.at is not None:
@@ -141,12 +142,6 @@ def _compile(options: JobOptions) -> CompiledOptions:
         priority=priority,
         flags="l" if options.lifo else "",
     )
-
-
-def _whole(what: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidJob(f"{what} {value!r}: must be a whole number from {low} to {high}")
-    return value
 
 
 def _backoff(value: Backoff | float | timedelta | None) -> Backoff | None:

@@ -66,6 +66,7 @@ def failed(
     fails: int,
     error: BaseException,
     limits: Limits,
+    *,
     random: Callable[[], float],
     custom_wait_ms: int | None = None,
 ) -> Verdict:

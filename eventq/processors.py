@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from eventq.errors import ConfigurationError
 from eventq.keys import check_job_name
@@ -24,7 +24,8 @@ class Processors:
         if isinstance(processor, Mapping):
             if not processor:
                 raise ConfigurationError("processors {}: give at least one function by job name")
-            self._by_name = {check_job_name(name): _entry(function) for name, function in processor.items()}
+            named = cast("Mapping[str, Any]", processor)
+            self._by_name = {check_job_name(name): _entry(function) for name, function in named.items()}
         else:
             self._one = _entry(processor)
 
@@ -41,10 +42,10 @@ class Processors:
         return entry
 
 
-def _entry(function: object) -> tuple[Callable[[Any], Any], bool]:
+def _entry(function: Any) -> tuple[Callable[[Any], Any], bool]:
     if not callable(function):
         raise ConfigurationError(f"processor {function!r}: must be callable with one job")
-    inner = function
+    inner: Any = function
     while isinstance(inner, functools.partial):
         inner = inner.func
     called = getattr(inner, "__call__", None)  # noqa: B004 - a callable object may have an async __call__

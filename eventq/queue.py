@@ -54,7 +54,7 @@ class Queue(Listening, Generic[DataT, ResultT]):
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
-        self: Queue[DataT, Any], name: str, data_type: type[DataT], *, url: str | None = ...,
+        self, name: str, data_type: type[DataT], *, url: str | None = ...,
         default_options: JobOptions | None = ..., prefix: str = ..., tag: str | None = ..., limits: Limits = ...,
     ) -> None: ...  # fmt: skip
     @overload

@@ -151,7 +151,9 @@ class EventStream:
     async def _hold(self, hold_ms: int, position: Position | None = None) -> Hold:
         if self._consumer is None:
             raise ConfigurationError("a reader without a name holds none")
-        return await self._holding.run(hold_consumer(self._context.keys, self._consumer, self._holder, hold_ms, position))
+        return await self._holding.run(
+            hold_consumer(self._context.keys, self._consumer, self._holder, hold_ms, position=position)
+        )
 
     async def _save(self, hold_ms: int) -> None:
         handled = self._handled

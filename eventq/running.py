@@ -16,7 +16,7 @@ from eventq.errors import InvalidJob, LeaseLost
 from eventq.outcome import TimedOut, UnreadableResult, Verdict, completed, failed, identity, result_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from eventq.commands.work import Claimed
     from eventq.context import QueueContext
@@ -31,8 +31,8 @@ class Running:
     """A run. `ended` says why it is over before its processor is: lost, closing, timeout."""
 
     __slots__ = (
-        "claimed", "ended", "identity", "job", "progress", "progress_at", "progress_timer", "record", "slot_held", "stop_renewing",
-        "task",
+        "claimed", "ended", "identity", "job", "progress", "progress_at", "progress_timer", "record", "slot_held",
+        "stop_renewing", "task",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, record: Record, attempt: int, worker: str) -> None:
@@ -87,16 +87,7 @@ async def perform(
     timeout = running.record.spec.timeout_ms / 1000
     if threads is None:
         try:
-            if not timeout:
-                return await processor(running.job)
-            limit = asyncio.timeout(timeout)
-            try:
-                async with limit:
-                    return await processor(running.job)
-            except TimeoutError as error:
-                if limit.expired():
-                    raise TimedOut(f"took longer than its timeout of {timeout:g} seconds") from error
-                raise
+            return await (_limited(processor(running.job), timeout) if timeout else processor(running.job))
         finally:
             freed()
     future = threads.call(asyncio.get_running_loop(), processor, running.job)
@@ -109,6 +100,17 @@ async def perform(
         raise TimedOut(f"took longer than its timeout of {timeout:g} seconds; its thread goes on until it ends")
     answer = future.result()
     return await answer if inspect.isawaitable(answer) else answer
+
+
+async def _limited(work: Awaitable[Any], timeout: float) -> Any:
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            return await work
+    except TimeoutError as error:
+        if limit.expired():
+            raise TimedOut(f"took longer than its timeout of {timeout:g} seconds") from error
+        raise
 
 
 def _ignore(future: asyncio.Future[Any]) -> None:
@@ -139,7 +141,7 @@ async def decide(
         except Exception as broken:  # the strategy is user code: its failure is added to the attempt's
             error = ExceptionGroup(f"backoff strategy {backoff.kind!r} failed", [_as_exception(error), broken])
             wait_ms = 0
-    return failed(running.record, fails, error, context.limits, random.random, wait_ms)
+    return failed(running.record, fails, error, context.limits, random=random.random, custom_wait_ms=wait_ms)
 
 
 async def _custom_wait(running: Running, error: BaseException, backoff: Backoff, strategies: Mapping[str, Any]) -> int:

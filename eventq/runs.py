@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from random import random
 from typing import TYPE_CHECKING, Any, Final
 
 from eventq.commands.work import ProgressUpdate
@@ -41,6 +42,7 @@ class Runs:
         context: QueueContext[Any, Any],
         worker: str,
         processors: Processors,
+        *,
         strategies: Mapping[str, Any],
         listeners: Listeners,
         lease: float,
@@ -138,7 +140,7 @@ class Runs:
 
     def end(self, why: str) -> list[asyncio.Task[None]]:
         """End every run that is still going; returns their tasks."""
-        tasks = []
+        tasks: list[asyncio.Task[None]] = []
         for running in list(self.held.values()):
             if running.task is not None and not running.task.done():
                 running.end(why)
@@ -176,9 +178,7 @@ class Runs:
 
     def _refuse(self, running: Running, run: Run, error: Exception) -> None:
         self.held[running.claimed.token] = running
-        from random import random
-
-        self._send(running, failed(running.record, run.fails, error, self._context.limits, random))
+        self._send(running, failed(running.record, run.fails, error, self._context.limits, random=random))
 
     def _send(self, running: Running, verdict: Verdict) -> None:
         if running.progress_timer is not None:

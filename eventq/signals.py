@@ -223,7 +223,7 @@ class Listening:
         """
         signal(kind)
         if receiver is None:
-            return Subscribe(kind, self._listen)
+            return Subscribe[Any](kind, self._listen)
         self._listen(kind, receiver)
         return receiver
 

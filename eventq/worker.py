@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
 import signal
-import socket
 import threading
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
+from eventq.checks import check_whole, check_worker_name
 from eventq.client import AsyncRunner
 from eventq.commands.read import arm_marker, wait_for_work
-from eventq.commands.work import release_jobs
+from eventq.commands.work import Held, release_jobs
 from eventq.context import DataT, ResultT
 from eventq.durations import to_ms
 from eventq.errors import ConfigurationError, EventqError
 from eventq.events import WorkerStartedEvent, WorkerStoppedEvent
 from eventq.heartbeat import Heartbeat
-from eventq.ids import random_text
 from eventq.job import Job
 from eventq.lanes import Lanes
 from eventq.limits import CALL_JOBS
@@ -37,13 +34,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from eventq.commands.work import Claimed, ClaimReply, Held
+    from eventq.commands.work import Claimed, ClaimReply
     from eventq.lanes import Settlement
 
 Processor = Callable[[Job[DataT, ResultT]], "Awaitable[ResultT] | ResultT"]
-Strategy = Callable[[Job[Any, Any], BaseException], "float | None | Awaitable[float | None]"]
+Strategy = Callable[[Job[Any, Any], BaseException], "float | Awaitable[float | None] | None"]
 
-_WORKER_NAME: Final = re.compile(r"[A-Za-z0-9._:@-]{1,128}\Z")
 #: Seconds a cancelled processor gets to clean up before its job is released over its head.
 _CANCEL_GRACE: Final = 2.0
 #: Seconds the last outcomes get to reach Redis at close.
@@ -101,15 +97,22 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._own_queue: Queue[Any, Any] | None = Queue(queue, url=url) if isinstance(queue, str) else None
         self.queue: Queue[Any, Any] = self._own_queue or queue  # type: ignore[assignment]
         self._context = self.queue.context
-        self.name = _check_name(name)
-        self._concurrency = _check_whole("concurrency", concurrency, 1, 100_000)
-        self._max_stalls = _check_whole("max_stalls", max_stalls, 0, 1_000_000)
-        self._max_jobs = None if max_jobs is None else _check_whole("max_jobs", max_jobs, 1, 2**53)
+        self.name = check_worker_name(name)
+        self._concurrency = check_whole("concurrency", concurrency, 1, 100_000)
+        self._max_stalls = check_whole("max_stalls", max_stalls, 0, 1_000_000)
+        self._max_jobs = None if max_jobs is None else check_whole("max_jobs", max_jobs, 1, 2**53)
         self._lease_ms = to_ms("lease", lease, minimum_ms=500)
         self._grace = to_ms("grace", grace) / 1000
         self._burst = burst
         self.listeners = Listeners(self, self._context.name)
-        self._runs = Runs(self._context, self.name, Processors(processor), backoffs or {}, self.listeners, self._lease_ms / 1000)
+        self._runs = Runs(
+            self._context,
+            self.name,
+            Processors(processor),
+            strategies=backoffs or {},
+            listeners=self.listeners,
+            lease=self._lease_ms / 1000,
+        )
         self._is_paused = False
         self._is_started = False
         self._stopping = asyncio.Event()
@@ -124,7 +127,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
 
     @concurrency.setter
     def concurrency(self, value: int) -> None:
-        self._concurrency = _check_whole("concurrency", value, 1, 100_000)
+        self._concurrency = check_whole("concurrency", value, 1, 100_000)
         if self._is_started:
             self._lanes.look()
             self._has_slots.set()
@@ -150,7 +153,17 @@ class Worker(Listening, Generic[DataT, ResultT]):
             return
         await self.queue.ready()
         self._is_started = True
-        loop = self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
+        self._assemble()
+        self._heartbeat.start()
+        await self._scheduler.start()
+        self._lanes.start()
+        self._waker = self._loop.create_task(self._wait_for_work(), name=f"eventq-waker {self.name}")
+        self._lanes.look()
+        self.listeners.send(WorkerStartedEvent(queue=self._context.name, worker=self.name))
+
+    def _assemble(self) -> None:
+        """Make the parts of a running worker; none of them does anything yet."""
         self._has_slots = asyncio.Event()
         self._due_timer: asyncio.TimerHandle | None = None
         self._lanes = Lanes(
@@ -164,11 +177,9 @@ class Worker(Listening, Generic[DataT, ResultT]):
             on_fault=self._runs.error,
         )
         self._lanes.claiming = not self._is_paused
-        self._runs.settle, self._runs.report, self._runs.slot_freed = (
-            self._lanes.settle,
-            self._lanes.report,
-            self._slot_freed,
-        )
+        self._runs.settle = self._lanes.settle
+        self._runs.report = self._lanes.report
+        self._runs.slot_freed = self._slot_freed
         self._blocking = AsyncRunner(self._context.server, patience=None, client_name="eventq-blocking")
         self._commands = AsyncRunner(self._context.server, client_name="eventq-worker", patience=_FLUSH_GRACE)
         self._scheduler = QueueScheduler(
@@ -182,12 +193,6 @@ class Worker(Listening, Generic[DataT, ResultT]):
             lost=lambda tokens: self._in_loop(self._runs.lost, tokens),
             failed=lambda error: self._in_loop(self._runs.error, error),
         )
-        self._heartbeat.start()
-        await self._scheduler.start()
-        self._lanes.start()
-        self._waker = loop.create_task(self._wait_for_work(), name=f"eventq-waker {self.name}")
-        self._lanes.look()
-        self.listeners.send(WorkerStartedEvent(queue=self._context.name, worker=self.name))
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, or until done (burst, max_jobs), then close with grace; a second signal skips the grace.
@@ -313,8 +318,6 @@ class Worker(Listening, Generic[DataT, ResultT]):
             self._loop.call_soon_threadsafe(function, argument)
 
     def _release_later(self, jobs: Sequence[Claimed]) -> None:
-        from eventq.commands.work import Held
-
         self._late = asyncio.create_task(self._release([Held(job.id, job.token, '"name":"__other__"') for job in jobs]))
 
     async def _release(self, jobs: Sequence[Held]) -> None:
@@ -392,18 +395,3 @@ class Worker(Listening, Generic[DataT, ResultT]):
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def _check_whole(what: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigurationError(f"{what} {value!r}: must be a whole number from {low} to {high}")
-    return value
-
-
-def _check_name(name: object) -> str:
-    if name is None:
-        host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "host"
-        return f"{host}:{os.getpid()}:{random_text(4)}"
-    if not isinstance(name, str) or not _WORKER_NAME.match(name):
-        raise ConfigurationError(f"worker name {name!r}: must be 1 to 128 of A-Z a-z 0-9 . _ : @ -")
-    return name

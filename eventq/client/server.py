@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from redis import ConnectionPool as SyncPool
@@ -17,8 +17,7 @@ from eventq.embedded import start_embedded
 from eventq.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from redis import Connection as SyncConnection
-    from redis.asyncio import Connection as AsyncConnection
+    from eventq.client.wire import AsyncConnection, SyncConnection
 
 DEFAULT_URL = "redis://localhost:6379/0"
 CONNECT_TIMEOUT = 5.0
@@ -49,18 +48,16 @@ class Server:
 
     def async_connection(self, client_name: str) -> AsyncConnection:
         """Return a connection of redis-py, not connected yet, that never resends anything by itself."""
-        address = self._address()
-        try:
-            pool = AsyncPool.from_url(address, retry=AsyncRetry(NoBackoff(), 0), **_settings(address, client_name))
-        except ValueError as error:
-            raise ConfigurationError(f"url {self.where!r}: {error}") from None
-        return pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None})
+        return cast("AsyncConnection", self._connection(AsyncPool, AsyncRetry(NoBackoff(), 0), client_name, None))
 
     def sync_connection(self, client_name: str, timeout: float) -> SyncConnection:
         """Return a blocking connection of redis-py with a socket time-out, not connected yet."""
+        return cast("SyncConnection", self._connection(SyncPool, SyncRetry(NoBackoff(), 0), client_name, timeout))
+
+    def _connection(self, pools: Any, retry: object, client_name: str, timeout: float | None) -> object:
         address = self._address()
         try:
-            pool = SyncPool.from_url(address, retry=SyncRetry(NoBackoff(), 0), **_settings(address, client_name))
+            pool: Any = pools.from_url(address, retry=retry, **_settings(address, client_name))
         except ValueError as error:
             raise ConfigurationError(f"url {self.where!r}: {error}") from None
         return pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": timeout})

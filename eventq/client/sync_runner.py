@@ -12,12 +12,12 @@ from redis.exceptions import RedisError
 
 from eventq.client.faults import Remedy, refusal, remedy_of, unavailable
 from eventq.client.runner import WRITER_LENGTH
+from eventq.client.wire import pack
 from eventq.ids import random_text
 
 if TYPE_CHECKING:
-    from redis import Connection
-
     from eventq.client.server import Server
+    from eventq.client.wire import SyncConnection
     from eventq.commands.core import Command, Verb
 
 R = TypeVar("R")
@@ -32,7 +32,7 @@ class SyncRunner:
         self._timeout = timeout
         self._patience = patience
         self._client_name = client_name
-        self._connection: Connection | None = None
+        self._connection: SyncConnection | None = None
         self._lock = threading.Lock()
         self._pid = -1
         self._writer = ""
@@ -69,12 +69,12 @@ class SyncRunner:
         while True:
             try:
                 connection = self._connection or self._connect()
-                connection.send_command(*words, check_health=False)
+                connection.send_packed_command(pack(words), check_health=False)
                 return connection.read_response()
             except (RedisError, OSError) as error:
                 remedy = remedy_of(error)
                 if remedy is Remedy.LOAD_SCRIPT and script is not None and self._connection:
-                    self._connection.send_command("SCRIPT", "LOAD", script)
+                    self._connection.send_packed_command(pack(["SCRIPT", "LOAD", script]), check_health=False)
                     self._connection.read_response()
                     continue
                 if remedy in (Remedy.RAISE, Remedy.LOAD_SCRIPT):
@@ -87,12 +87,12 @@ class SyncRunner:
                 time.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> SyncConnection:
         connection = self._server.sync_connection(self._client_name, self._timeout)
         try:
             connection.connect()
             if not self._server.is_checked:
-                connection.send_command("INFO")
+                connection.send_packed_command(pack(["INFO"]), check_health=False)
                 self._server.check(connection.read_response())
         except BaseException:
             connection.disconnect()

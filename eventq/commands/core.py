@@ -37,9 +37,9 @@ class Command(Generic[R]):
         head.extend(self.args)
         return head
 
-    def read(self, reply: object) -> R:
+    def read(self, reply: list[Any]) -> R:
         """Return the parsed reply. Raises LayoutMismatch or ScriptError."""
-        if isinstance(reply, list) and reply:
+        if reply:
             if reply[0] == "OK":
                 return self.parse(reply)
             if reply[0] == "LAYOUT":
@@ -49,7 +49,7 @@ class Command(Generic[R]):
                 )
             if reply[0] == "STALE":
                 raise ScriptError(f"script {self.script.name}: a later call of this writer ({reply[1]}) has run already")
-        raise ScriptError(f"script {self.script.name} answered {str(reply)[:200]!r}")
+        raise ScriptError(f"script {self.script.name} answered {repr(reply)[:200]}")
 
     def __repr__(self) -> str:
         return f"<Command {self.script.name} {len(self.args)} arguments>"

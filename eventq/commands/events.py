@@ -53,11 +53,11 @@ class Hold(msgspec.Struct, frozen=True, gc=False):
 
 
 def hold_consumer(
-    keys: QueueKeys, name: str, holder: str, hold_ms: int, position: Position | None = None, state: str = ""
+    keys: QueueKeys, name: str, holder: str, hold_ms: int, *, position: Position | None = None, state: str = ""
 ) -> Command[Hold]:
     """Take, keep (hold_ms 0: give up) a reader's name and save its position. A holder that lost the name saves nothing."""
     script = load_script("hold_consumer")
-    args = [name, holder, hold_ms, position.text if position else "", state]
+    args: list[str | int] = [name, holder, hold_ms, position.text if position else "", state]
     return Command(script, script.keys(keys), args, _parse_hold)
 
 

@@ -50,7 +50,7 @@ def count_jobs(keys: QueueKeys) -> Command[dict[JobState, int]]:
 
 
 def _parse_counts(reply: list[Any]) -> dict[JobState, int]:
-    counts = dict(zip(_COUNTED, reply[2:], strict=True))
+    counts: dict[JobState, int] = dict(zip(_COUNTED, reply[2:], strict=True))
     counts[JobState.PAUSED] = counts[JobState.WAITING] if reply[1] == 1 else 0
     if reply[1] == 1:
         counts[JobState.WAITING] = 0
