@@ -103,6 +103,14 @@ class Runs:
         if self._listeners.wants("active"):
             self._tell(running, "active", claimed.started_ms, {})
 
+    def unstarted(self, claimed: Claimed) -> Held:
+        """Return a claimed job that is not to be started here as a release names it."""
+        try:
+            run = parse_run(claimed.run) if claimed.run else NEVER_RUN
+            return Running(claimed, parse_record(claimed.record, claimed.apart), run.fails + 1, self._worker).held
+        except EventqError:
+            return Running(claimed, _NO_RECORD, 1, self._worker).held
+
     def held_now(self, now: float) -> list[Held]:
         """Return what is to be renewed. Safe in another thread."""
         return [running.held for running in self.held.copy().values() if now < running.stop_renewing]

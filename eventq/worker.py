@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, overload
 from eventq.checks import check_whole, check_worker_name
 from eventq.client import AsyncRunner
 from eventq.commands.read import arm_marker, wait_for_work
-from eventq.commands.work import Held, release_jobs
+from eventq.commands.work import release_jobs
 from eventq.context import DataT, ResultT
 from eventq.durations import to_ms
 from eventq.errors import ConfigurationError, EventqError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from eventq.commands.work import Claimed, ClaimReply
+    from eventq.commands.work import Claimed, ClaimReply, Held
     from eventq.lanes import Settlement
 
 Processor = Callable[[Job[DataT, ResultT]], "Awaitable[ResultT] | ResultT"]
@@ -119,6 +119,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._finished = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self._fatal: Exception | None = None
+        self._releasing: set[asyncio.Task[None]] = set()
 
     @property
     def concurrency(self) -> int:
@@ -318,7 +319,9 @@ class Worker(Listening, Generic[DataT, ResultT]):
             self._loop.call_soon_threadsafe(function, argument)
 
     def _release_later(self, jobs: Sequence[Claimed]) -> None:
-        self._late = asyncio.create_task(self._release([Held(job.id, job.token, '"name":"__other__"') for job in jobs]))
+        task = asyncio.create_task(self._release([self._runs.unstarted(job) for job in jobs]))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
 
     async def _release(self, jobs: Sequence[Held]) -> None:
         try:
@@ -366,6 +369,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_GRACE):
                 await self._lanes.flush()
+        if self._releasing:
+            await asyncio.wait(self._releasing)
         left = [running.held for running in self._runs.held.values()]
         if left and self._fatal is None:
             await self._release(left)

@@ -101,15 +101,18 @@ class AsyncRunner:
     async def _persist(self, what: str, words: list[str | int], script: str | None, timeout: float) -> Any:
         """Send until there is an answer, or patience ends."""
         loop = asyncio.get_running_loop()
-        began, pause = loop.time(), _FIRST_PAUSE
+        began, pause, unknown = loop.time(), _FIRST_PAUSE, False
         while True:
             try:
                 connection = self._connection or await self._connect()
+                if unknown and script is not None:
+                    await self._exchange(connection, ["SCRIPT", "LOAD", script], self._timeout)
+                    unknown = False
                 return await self._exchange(connection, words, timeout)
             except (RedisError, OSError) as error:
                 remedy = remedy_of(error)
                 if remedy is Remedy.LOAD_SCRIPT and script is not None:
-                    await self._load(script)
+                    unknown = True
                     continue
                 if remedy in (Remedy.RAISE, Remedy.LOAD_SCRIPT):
                     raise refusal(error, what) from error
@@ -132,10 +135,6 @@ class AsyncRunner:
             if not connection.is_connected or connection is not self._connection:
                 self._connection = None
             raise
-
-    async def _load(self, text: str) -> None:
-        if self._connection:
-            await self._exchange(self._connection, ["SCRIPT", "LOAD", text], self._timeout)
 
     async def _connect(self) -> AsyncConnection:
         if self._server.may_start:

@@ -65,17 +65,20 @@ class SyncRunner:
             self._writer, self._number = random_text(WRITER_LENGTH), 0
 
     def _persist(self, what: str, words: list[str | int], script: str | None) -> Any:
-        began, pause = time.monotonic(), _FIRST_PAUSE
+        began, pause, unknown = time.monotonic(), _FIRST_PAUSE, False
         while True:
             try:
                 connection = self._connection or self._connect()
+                if unknown and script is not None:
+                    connection.send_packed_command(pack(["SCRIPT", "LOAD", script]), check_health=False)
+                    connection.read_response()
+                    unknown = False
                 connection.send_packed_command(pack(words), check_health=False)
                 return connection.read_response()
             except (RedisError, OSError) as error:
                 remedy = remedy_of(error)
-                if remedy is Remedy.LOAD_SCRIPT and script is not None and self._connection:
-                    self._connection.send_packed_command(pack(["SCRIPT", "LOAD", script]), check_health=False)
-                    self._connection.read_response()
+                if remedy is Remedy.LOAD_SCRIPT and script is not None:
+                    unknown = True
                     continue
                 if remedy in (Remedy.RAISE, Remedy.LOAD_SCRIPT):
                     raise refusal(error, what) from error
