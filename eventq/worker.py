@@ -116,7 +116,6 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._is_paused = False
         self._is_started = False
         self._stopping = asyncio.Event()
-        self._finished = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self._fatal: Exception | None = None
         self._releasing: set[asyncio.Task[None]] = set()
@@ -357,7 +356,6 @@ class Worker(Listening, Generic[DataT, ResultT]):
         await self.listeners.close()
         if self._own_queue is not None:
             await self._own_queue.close()
-        self._finished.set()
 
     async def _wind_up(self) -> None:
         """Grace, cancel, release; then the last outcomes go out."""
