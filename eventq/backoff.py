@@ -44,7 +44,7 @@ class Backoff:
     @classmethod
     def custom(cls, name: str, delay: float | timedelta = 0.0) -> Backoff:
         """Let the strategy of that name on the worker decide; it is given `delay` (seconds) among other facts."""
-        if not name or name in ("fixed", "exponential"):
+        if not isinstance(name, str) or not name or name in ("fixed", "exponential"):
             raise InvalidJob(f"backoff strategy name {name!r}: must be non-empty and not fixed or exponential")
         return cls(name, to_ms("backoff delay", delay))
 

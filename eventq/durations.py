@@ -16,7 +16,8 @@ def to_ms(what: str, value: float | timedelta, *, minimum_ms: int = 0) -> int:
     elif isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidJob(f"{what} {value!r}: must be seconds (int or float) or a timedelta, not {type(value).__name__}")
     else:
-        seconds = float(value)
+        # An int beyond what a float holds is beyond the limit too.
+        seconds = float(value) if abs(value) < 2**62 else math.inf
     if not math.isfinite(seconds) or not minimum_ms <= seconds * 1000 <= MAX_DELAY_MS:
         low = f"at least {minimum_ms / 1000:g}" if minimum_ms else "not negative"
         raise InvalidJob(f"{what} {value!r}: must be {low} and at most ten years ({MAX_DELAY_MS // 1000} seconds)")

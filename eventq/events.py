@@ -269,7 +269,7 @@ def parse_entry(queue: str, fields: dict[str, str]) -> list[Event]:
     try:
         seq, n, ms = int(fields["seq"]), int(fields["n"]), int(fields["ms"])
         facts = _decode(fields["events"])
-        if len(facts) != n:
+        if len(facts) != n or n < 1:
             raise ValueError(f"{len(facts)} events where n says {n}")
         return [make_event(fields["kind"], queue, seq + index, ms, each) for index, each in enumerate(facts)]
     except (KeyError, ValueError) as error:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time
-from typing import Final
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Now = tuple[int, str, Callable[[], int], str]
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PAIRS: Final = [a + b for a in _DIGITS for b in _DIGITS]
@@ -24,32 +31,41 @@ class IdSource:
     """Makes ids: 9 characters of milliseconds, 4 of a counter in that millisecond, 7 random ones of the process.
 
     36**9 ms last until the year 5188. A clock that steps back does not: the last millisecond goes on counting. After a
-    fork the child draws random characters of its own.
+    fork the child draws random characters of its own. Safe in threads: a counter is atomic, and nobody else has its tail.
     """
 
-    __slots__ = ("_counter", "_head", "_ms", "_pid", "_tail")
+    __slots__ = ("_lock", "_now", "_pid")
 
     def __init__(self) -> None:
-        self._ms = 0
-        self._counter = 0
-        self._head = ""
-        self._pid = -1
-        self._tail = ""
+        self._begin()
 
     def __call__(self) -> str:
         """Return the next id."""
         ms = time.time_ns() // 1_000_000
-        if ms > self._ms or self._counter >= _FOURS - 1:
-            self._ms = max(ms, self._ms + 1)
-            self._counter = 0
-            self._head = _base36(self._ms, 9)
-            if self._pid != os.getpid():
-                self._pid = os.getpid()
-                self._tail = random_text(7)
-        else:
-            self._counter += 1
-        high, low = divmod(self._counter, 1296)
-        return f"{self._head}{_PAIRS[high]}{_PAIRS[low]}{self._tail}"
+        last, head, step, tail = self._now
+        if ms > last:
+            last, head, step, tail = self._advance(ms, last)
+        while (counter := step()) >= _FOURS:
+            last, head, step, tail = self._advance(ms, last)
+        high, low = divmod(counter, 1296)
+        return f"{head}{_PAIRS[high]}{_PAIRS[low]}{tail}"
+
+    def _begin(self) -> None:
+        # The lock too: another thread may have held it when this process was forked.
+        self._lock = threading.Lock()
+        #: Of the current millisecond: its number, its characters, its counter, which starts spent; and the tail.
+        self._now: _Now = (0, "", count(_FOURS).__next__, random_text(7))
+        self._pid = os.getpid()
+
+    def _advance(self, ms: int, last: int) -> _Now:
+        """Go on to the next millisecond, unless another thread has done so since `last` was read."""
+        if self._pid != os.getpid():
+            self._begin()
+        with self._lock:
+            if self._now[0] <= last:
+                ms = max(ms, last + 1)
+                self._now = (ms, _base36(ms, 9), count().__next__, self._now[3])
+            return self._now
 
 
 def random_text(length: int) -> str:

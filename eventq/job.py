@@ -52,6 +52,7 @@ class Job(Generic[DataT, ResultT]):
         "_outcomes",
         "_report",
         "_stored_progress",
+        "_token",
         "cancelled",
         "data",
         "fence",
@@ -71,10 +72,12 @@ class Job(Generic[DataT, ResultT]):
         outcomes: Outcomes | None = None,
         progress: Any = None,
         fence: int = 0,
-        report: Callable[[Any, str], None] | None = None,
+        token: str = "",
+        report: Callable[[str, str], None] | None = None,
     ) -> None:
         self._context = context
         self._outcomes = outcomes
+        self._token = token
         self._report = report
         self._stored_progress = progress
         self.id = job_id
@@ -144,7 +147,7 @@ class Job(Generic[DataT, ResultT]):
         if self._report is None:
             raise InvalidState(f"job {self.id!r}: progress is reported by its processor only", queue=self.queue, job_id=self.id)
         self._stored_progress = progress
-        self._report(self, text)
+        self._report(self._token, text)
         return _DONE
 
     async def get_state(self) -> JobState:

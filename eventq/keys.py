@@ -44,11 +44,11 @@ class QueueKeys:
         return f"QueueKeys({self._keys['meta'].removesuffix(':meta')!r})"
 
 
-def check_queue_name(name: object) -> str:
-    """Return the name; raise ConfigurationError when it cannot name a queue."""
+def check_queue_name(name: object, what: str = "queue name") -> str:
+    """Return the name; raise ConfigurationError when it cannot name a queue or a reader."""
     if isinstance(name, str) and _QUEUE_NAME.match(name):
         return name
-    raise ConfigurationError(f"queue name {_short(name)}: must be 1 to 128 of A-Z a-z 0-9 . _ -")
+    raise ConfigurationError(f"{what} {_short(name)}: must be 1 to 128 of A-Z a-z 0-9 . _ -")
 
 
 def check_job_name(name: object) -> str:

@@ -38,8 +38,8 @@ class Settlement(msgspec.Struct, frozen=True):
 class Lanes:
     """The calls of one worker.
 
-    free: how many more jobs the worker could run now. replied: told each reply with the settlements it answers; starts the
-    claimed jobs. failed: told what no repeating mends; that lane has ended.
+    slots: how many jobs the worker may run, free: how many more it could run now. replied: told each reply with the settlements
+    it answers; starts the claimed jobs. failed: told what no repeating mends; that lane has ended.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Lanes:
         worker: str,
         lease_ms: int,
         concurrency: int,
+        slots: Callable[[], int],
         free: Callable[[], int],
         replied: Callable[[Sequence[Settlement], ClaimReply], None],
         failed: Callable[[Exception], None],
@@ -57,6 +58,7 @@ class Lanes:
         self._context = context
         self._worker = worker
         self._lease_ms = lease_ms
+        self._slots = slots
         self._free = free
         self._replied = replied
         self._failed = failed
@@ -85,7 +87,8 @@ class Lanes:
     def settle(self, settlement: Settlement) -> None:
         """Send an outcome with the next call."""
         self._outcomes.append(settlement)
-        self._kick()
+        if not self._flying or len(self._outcomes) >= self._worthwhile():
+            self._kick()
 
     def report(self, update: ProgressUpdate) -> None:
         """Send progress with the next call; the latest of a run wins."""
@@ -118,6 +121,13 @@ class Lanes:
             await asyncio.wait(self._tasks)
         for runner in self._runners:
             await runner.close()
+
+    def _worthwhile(self) -> int:
+        """How many jobs make a second call in flight worth its cost: a lane's fair share of the slots.
+
+        Fewer wait for the other lane's reply, which takes them along: else three small groups of jobs go round instead of two.
+        """
+        return min(BATCH_JOBS, max(1, self._slots() // len(self._runners)))
 
     def _kick(self) -> None:
         while self._idle:
@@ -153,23 +163,30 @@ class Lanes:
             elif wanted and looks == self._looks:
                 self._hungry = False
             self._replied(outcomes, reply)
+            if reply.jobs:
+                # Jobs that end at once end now, and go out together.
+                await asyncio.sleep(0)
 
     def _batch(self) -> tuple[list[Settlement], list[ProgressUpdate], int]:
         outcomes: list[Settlement] = []
+        free = self._free() - self._asked if self.claiming else 0
+        if self._flying and max(len(self._outcomes), free if self._hungry else 0) < self._worthwhile():
+            return [], [], 0
         size = 0
-        while self._outcomes and len(outcomes) < BATCH_JOBS:
+        # An even part each: lanes that took whatever there is would go round with 90 jobs and 10.
+        most = min(BATCH_JOBS, max(self._worthwhile(), -(-len(self._outcomes) // len(self._runners))))
+        while self._outcomes and len(outcomes) < most:
             size += len(self._outcomes[0].outcome.body) + 256
             if outcomes and size > CALL_BYTES:
                 break
             outcomes.append(self._outcomes.popleft())
         progress = [self._progress.pop(token) for token in list(self._progress)[:BATCH_JOBS]] if self._progress else []
         wanted = 0
-        if self.claiming and (self._hungry or outcomes):
-            free = self._free() - self._asked
+        if self._hungry or outcomes:
             # Half of all slots per lane, so that the other lane has jobs to run while this one's call is away.
             share = -(-(free + self._asked) // len(self._runners)) if not self._asked else free
-            wanted = max(0, min(share, BATCH_JOBS))
-            if self._hungry and free > wanted:
+            wanted = max(0, min(share, free, BATCH_JOBS))
+            if self._outcomes or (self._hungry and free > wanted):
                 self._kick()
         return outcomes, progress, wanted
 

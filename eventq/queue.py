@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
+from weakref import WeakSet
 
 import msgspec
 
@@ -94,6 +95,7 @@ class Queue(Listening, Generic[DataT, ResultT]):
         self.listeners = Listeners(self, name)
         self._listener = QueueListener(self.context, self.listeners)
         self._producer = Producer(self.context)
+        self._streams: WeakSet[EventStream] = WeakSet()
 
     @property
     def name(self) -> str:
@@ -230,7 +232,9 @@ class Queue(Listening, Generic[DataT, ResultT]):
 
     def events(self, consumer: str | None = None) -> EventStream:
         """Return a reader of every event of this queue; see EventStream. `consumer` makes it durable under that name."""
-        return EventStream(self.context, consumer)
+        stream = EventStream(self.context, consumer)
+        self._streams.add(stream)
+        return stream
 
     async def ready(self) -> None:
         """Return once connected, and once listeners connected with `on` miss nothing that happens from now on."""
@@ -238,9 +242,11 @@ class Queue(Listening, Generic[DataT, ResultT]):
         await self._listener.ready()
 
     async def close(self) -> None:
-        """Close connections and listeners; adds in flight finish first. Jobs are not touched."""
+        """Close connections, listeners and readers; adds in flight finish first. Jobs are not touched."""
         await self._producer.close()
         await self._listener.close()
+        for stream in list(self._streams):
+            await stream.close()
         await self.listeners.close()
         await self.context.runner.close()
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from eventq.client import AsyncRunner
-from eventq.commands.events import Entry, Hold, Position, hold_consumer, last_entry, read_events, stream_state
-from eventq.errors import ConfigurationError
+from eventq.commands.events import (
+    Entry,
+    Hold,
+    Position,
+    entry_after,
+    first_entry,
+    hold_consumer,
+    last_entry,
+    read_events,
+    server_time,
+    stream_state,
+)
+from eventq.errors import ConfigurationError, EventqError, QueueUnavailable
 from eventq.events import Event, LostEvent, UnreadableEntry, parse_entry
 from eventq.ids import random_text
 from eventq.keys import check_queue_name
@@ -17,6 +29,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from eventq.context import QueueContext
+
+log: Final = logging.getLogger("eventq")
 
 #: Seconds one read may block; entries per read are chosen so that a reply stays near this many bytes.
 BLOCK: Final = 5.0
@@ -38,33 +52,42 @@ class EventStream:
 
     def __init__(self, context: QueueContext[Any, Any], consumer: str | None = None) -> None:
         self._context = context
-        self._consumer = check_queue_name(consumer) if consumer is not None else None
+        self._consumer = check_queue_name(consumer, "consumer") if consumer is not None else None
         self._reading = AsyncRunner(context.server, patience=None, client_name="eventq-events")
         self._holding = AsyncRunner(context.server, client_name="eventq-events")
         self._holder = random_text(12)
+        #: Up to here everything is read; `_handled` is how far it is handled.
         self._position = Position()
-        self._last_ms = 0
+        #: Whether the position is known to be the end of an entry. A saved one may lie in the middle of the next.
+        self._is_whole = False
+        #: Whether what the stream is now was asked just before the next read, because an entry did not fit.
+        self._is_checked = False
         self._ready: deque[tuple[Event, Position]] = deque()
         self._delivered: Position | None = None
-        self._handled: Position | None = None
+        self._handled = Position()
         #: Whether it knows where it starts: from then on nothing is missed uncounted.
         self.is_open = False
-        self._has_history = False
+        self._is_closed = False
         self._connects = 0
         self._entry_bytes = 4096.0
         self._keeper: asyncio.Task[None] | None = None
+        self._has_name = False
         self._lost_name = False
         self._opening = asyncio.Lock()
+        self._saving = asyncio.Lock()
         #: Events that were trimmed before this reader saw them.
         self.lost = 0
 
     @property
     def position(self) -> Position:
         """The last position that is handled."""
-        return self._handled or self._position
+        return self._handled
 
     async def open(self) -> EventStream:
-        """Resolve where to start; with a name, wait until it is ours. After this no event is missed uncounted."""
+        """Resolve where to start; with a name, wait until it is ours. After this no event is missed uncounted.
+
+        Raises QueueUnavailable when Redis is away; once open, the reader waits for it by itself.
+        """
         async with self._opening:
             if not self.is_open:
                 await self._open()
@@ -72,37 +95,46 @@ class EventStream:
 
     async def _open(self) -> None:
         if self._consumer is None:
-            self._position = await self._now()
-            self._has_history = True
+            self._position = self._handled = await self._now()
+            self._is_whole = True
         else:
             await self._acquire()
+            if self._is_closed:
+                raise ConfigurationError(f"reader {self._consumer!r} was closed while it was opened; make a new one")
             self._keeper = asyncio.create_task(self._keep(), name=f"eventq-consumer {self._consumer}")
         self.is_open = True
 
     async def close(self) -> None:
-        """Save the position, give the name up, close the connections."""
-        if self._keeper:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
-            self._keeper = None
-            if not self._lost_name:
+        """Save the position, give the name up, close the connections. Whoever is in the middle of reading sees the end."""
+        if self._is_closed:
+            return
+        self._is_closed, self.is_open = True, False
+        try:
+            if self._keeper:
+                self._keeper.cancel()
+                await asyncio.wait([self._keeper])
+            if self._has_name:
                 await self._save(0)
-        self.is_open = False
-        await self._reading.close()
-        await self._holding.close()
+        finally:
+            await self._reading.close()
+            await self._holding.close()
 
     async def lag(self) -> tuple[int, float]:
-        """Return how far behind this reader is: events, and seconds since the last handled one (0 when caught up)."""
-        _, seq = await self._context.runner.run_verb(stream_state(self._context.keys))
-        behind = max(0, seq - self.position.seq)
-        if not behind:
-            return 0, 0.0
-        newest = await self._context.runner.run_verb(last_entry(self._context.keys))
-        newest_ms = int(newest[0].fields["ms"]) if newest else 0
-        return behind, max(0, newest_ms - self._last_ms) / 1000 if self._last_ms else 0.0
+        """Return how far behind this reader is: events not handled, and seconds since the oldest of them; 0 when caught up."""
+        run_verb, keys = self._context.runner.run_verb, self._context.keys
+        _, seq = await run_verb(stream_state(keys))
+        behind = max(0, seq - self._handled.seq)
+        oldest = await run_verb(entry_after(keys, self._handled.entry_id)) if behind else []
+        if not oldest or (ms := _number(oldest[0], "ms")) is None:
+            return behind, 0.0
+        return behind, max(0, await run_verb(server_time()) - ms) / 1000
 
     async def __aenter__(self) -> EventStream:
-        return await self.open()
+        try:
+            return await self.open()
+        except BaseException:
+            await self.close()
+            raise
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -113,40 +145,73 @@ class EventStream:
         return self
 
     async def __anext__(self) -> Event:
-        if not self.is_open:
-            await self.open()
         # Asking for the next event says that the last one is handled.
         self._handled = self._delivered or self._handled
-        while not self._ready:
-            if self._lost_name:
-                await self._acquire()
-            await self._read()
-        event, self._delivered = self._ready.popleft()
-        self._last_ms = event.ms or self._last_ms
-        return event
+        try:
+            if not self.is_open and not self._is_closed:
+                await self.open()
+            while not self._is_closed:
+                if self._lost_name:
+                    await self._retake()
+                if self._ready:
+                    event, self._delivered = self._ready.popleft()
+                    return event
+                await self._read()
+        except EventqError:
+            if not self._is_closed:
+                raise
+        raise StopAsyncIteration
 
     async def _now(self) -> Position:
-        epoch, seq = await self._reading.run_verb(stream_state(self._context.keys))
-        newest = await self._reading.run_verb(last_entry(self._context.keys))
-        if newest:
-            return Position(epoch, newest[0].id, _end_of(newest[0]))
-        return Position(epoch, "0-0", seq)
+        run_verb, keys = self._context.runner.run_verb, self._context.keys
+        while True:
+            epoch, seq = await run_verb(stream_state(keys))
+            newest = await run_verb(last_entry(keys))
+            if not newest:
+                return Position(epoch, "0-0", seq)
+            end = _end_of(newest[0])
+            # The newest entry may be none of ours: then what the queue says counts, if nothing came between.
+            if end is not None or (epoch, seq) == await run_verb(stream_state(keys)):
+                return Position(epoch, newest[0].id, seq if end is None else end)
+
+    async def _oldest(self, epoch: str, seq: int) -> Position:
+        """Return where the oldest event that is kept begins; where the stream stands when nothing is kept."""
+        oldest = await self._reading.run_verb(first_entry(self._context.keys))
+        first = _number(oldest[0], "seq") if oldest else None
+        return Position(epoch, "0-0", seq if first is None else first - 1)
 
     async def _acquire(self) -> None:
         """Take the name, waiting while another process holds it, and start from its saved position."""
         while True:
-            hold = await self._hold(round(HOLD * 1000))
-            if hold.held:
+            if await self._take_name():
                 break
             await asyncio.sleep(HOLD / 10)
-        self._lost_name = False
-        self._ready.clear()
-        self._handled = self._delivered = None
-        self._position = hold.position
-        self._has_history = hold.position.seq > 0
-        if not self._has_history:
-            self._position = Position(hold.epoch, "0-0", 0)
-        await self._check_anchor()
+        if self._handled.epoch:
+            await self._check_anchor()
+            return
+        # A new name. Its start is saved at once: from here on trimming heeds it and nothing is missed uncounted.
+        epoch, seq = await self._reading.run_verb(stream_state(self._context.keys))
+        self._position = self._handled = await self._oldest(epoch, seq)
+        await self._save(round(HOLD * 1000))
+
+    async def _take_name(self) -> bool:
+        async with self._saving:
+            hold = await self._hold(round(HOLD * 1000))
+            if hold.held:
+                self._has_name, self._lost_name = True, False
+                self._ready.clear()
+                self._delivered = None
+                self._position = self._handled = hold.position
+                self._is_whole = False
+            return hold.held
+
+    async def _retake(self) -> None:
+        """Take a lost name again, however long Redis is away."""
+        while self._lost_name:
+            try:
+                await self._acquire()
+            except QueueUnavailable as error:
+                log.warning("queue %s: reader %s waits for its name: %s", self._context.name, self._consumer, error)
 
     async def _hold(self, hold_ms: int, position: Position | None = None) -> Hold:
         if self._consumer is None:
@@ -156,68 +221,100 @@ class EventStream:
         )
 
     async def _save(self, hold_ms: int) -> None:
-        handled = self._handled
-        hold = await self._hold(hold_ms, handled)
-        if not hold.held or (handled is not None and hold.position.text != handled.text):
-            self._lost_name = True
+        """Save what is handled, unless another process had the name meanwhile: then its position stays, and counts."""
+        async with self._saving:
+            if self._lost_name:
+                return
+            handled = self._handled
+            hold = await self._hold(hold_ms, handled)
+            self._lost_name = not hold.held or hold.position.text != handled.text
 
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(HOLD / 3)
-            await self._save(round(HOLD * 1000))
+            try:
+                await self._save(round(HOLD * 1000))
+            except EventqError as error:  # Redis is away or refuses; the name and the position are tried again
+                log.warning("queue %s: reader %s saved nothing: %s", self._context.name, self._consumer, error)
 
     async def _check_anchor(self) -> None:
-        """Compare where we stand with what the stream is now: another epoch or a lower seq is a rollback."""
+        """Compare where we stand with what the stream is now.
+
+        Another epoch, a lower seq, or our entry gone while older ones are kept is a rollback: told, then read again from
+        what both have in common.
+        """
         self._connects = self._reading.connects
         epoch, seq = await self._reading.run_verb(stream_state(self._context.keys))
-        here = self._position
-        if here.epoch and epoch and epoch != here.epoch:
-            self._position = Position(epoch, "0-0", 0)
-            self._report_loss(0, "rollback")
-        elif here.seq > seq:
-            newest = await self._reading.run_verb(last_entry(self._context.keys, here.entry_id))
-            back_to = Position(epoch, newest[0].id, _end_of(newest[0])) if newest else Position(epoch, "0-0", 0)
-            self._position = back_to if back_to.seq <= seq else Position(epoch, "0-0", 0)
-            self._report_loss(0, "rollback")
-        elif not here.epoch:
+        found = await self._reading.run_verb(last_entry(self._context.keys, self._position.entry_id))
+        here, anchor = self._position, found[0] if found else None
+        end = _end_of(anchor) if anchor else None
+        is_lost = anchor is not None and anchor.id != here.entry_id
+        if epoch != here.epoch and not (here.epoch or here.seq):
             self._position = Position(epoch, here.entry_id, here.seq)
+        elif epoch != here.epoch:
+            self._go_back(Position(epoch, "0-0", 0))
+        elif (here.seq > seq or is_lost) and anchor and end is not None and end <= here.seq:
+            self._go_back(Position(epoch, anchor.id, min(end, seq)))
+        elif here.seq > seq or is_lost:
+            self._go_back(await self._oldest(epoch, seq))
+        elif anchor:
+            self._is_whole = end is not None and end >= here.seq
+
+    def _go_back(self, to: Position) -> None:
+        self._position, self._is_whole = to, True
+        self._report_loss(0, "rollback", to)
 
     async def _read(self) -> None:
+        is_checked, self._is_checked = self._is_checked, False
         count = max(1, min(100, int(REPLY_BYTES / self._entry_bytes)))
         verb = read_events(self._context.keys, self._position.entry_id, count, round(BLOCK * 1000))
         entries = await self._reading.run_verb(verb, block=BLOCK)
-        if self._connects != self._reading.connects:
+        if not entries or not self._position.epoch or self._connects != self._reading.connects:
             await self._check_anchor()
             return  # read again from a position that is known to be right
         for entry in entries:
-            self._take(entry)
+            if not self._take(entry, is_checked):
+                await self._check_anchor()
+                self._is_checked = True
+                return
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: Entry, is_checked: bool) -> bool:
+        """Make an entry's events ready. False: it does not fit here, and whether the stream is still the same must be asked."""
         self._entry_bytes += (len(entry.fields.get("events", "")) + 100 - self._entry_bytes) / 8
+        before = self._position
         try:
             events = parse_entry(self._context.name, entry.fields)
         except UnreadableEntry:
-            self._position = Position(self._position.epoch, entry.id, self._position.seq)
-            return
-        first, last = events[0].seq, events[-1].seq
-        expected = self._position.seq + 1
-        if last < expected:
-            self._report_loss(0, "rollback")
-        elif first > expected and self._has_history:
-            self.lost += first - expected
-            self._report_loss(first - expected, "trimmed")
-        self._has_history = True
-        before = self._position
+            self._position = Position(before.epoch, entry.id, before.seq)
+            return True
+        first, last, expected = events[0].seq, events[-1].seq, before.seq + 1
+        if not self._is_whole and first < expected <= last:
+            events = events[expected - first :]
+        elif first != expected:
+            if not is_checked:
+                return False
+            # A lower seq under a later id: the stream went back while its epoch stayed.
+            count, reason = (first - expected, "trimmed") if first > expected else (0, "rollback")
+            self.lost += count
+            self._report_loss(count, reason, Position(before.epoch, before.entry_id, first - 1))
         for event in events:
-            if event.seq >= expected or last < expected:
-                entry_id = entry.id if event.seq == last else before.entry_id
-                self._ready.append((event, Position(before.epoch, entry_id, event.seq)))
+            entry_id = entry.id if event.seq == last else before.entry_id
+            self._ready.append((event, Position(before.epoch, entry_id, event.seq)))
         self._position = Position(before.epoch, entry.id, last)
+        self._is_whole = True
+        return True
 
-    def _report_loss(self, count: int, reason: str) -> None:
-        here = self._position
-        self._ready.append((LostEvent(queue=self._context.name, seq=here.seq, count=count, reason=reason), here))
+    def _report_loss(self, count: int, reason: str, go_on: Position) -> None:
+        event = LostEvent(queue=self._context.name, seq=go_on.seq - count, count=count, reason=reason)
+        self._ready.append((event, go_on))
 
 
-def _end_of(entry: Entry) -> int:
-    return int(entry.fields["seq"]) + int(entry.fields["n"]) - 1
+def _number(entry: Entry, field: str) -> int | None:
+    """Return a field's number; None in an entry that is none of ours."""
+    text = entry.fields.get(field, "")
+    return int(text) if text.isdecimal() and len(text) <= 16 else None
+
+
+def _end_of(entry: Entry) -> int | None:
+    first, amount = _number(entry, "seq"), _number(entry, "n")
+    return None if first is None or amount is None else first + amount - 1

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from eventq.codec import encode_json
 from eventq.errors import EventqError, JobFailed
 from eventq.events import CompletedEvent, Event, FailedEvent, LostEvent, RemovedEvent
 from eventq.job import stored_error
@@ -30,21 +31,32 @@ class QueueListener:
         self._task: asyncio.Task[None] | None = None
         self._stream: EventStream | None = None
         self._wanted = False
+        self._starting = asyncio.Lock()
 
     def want(self) -> None:
         """Ask for the reader; it starts with the next call on the queue, before that call is sent."""
         self._wanted = True
 
     async def ready(self) -> None:
-        """Return once the reader knows where it starts, if anybody asked for it: no later event is missed."""
-        if self._wanted and self._task is None:
+        """Return once the reader knows where it starts, if anybody asked for it: no later event is missed.
+
+        Raises QueueUnavailable when Redis is away; the next call tries again, as after a reader that broke.
+        """
+        if not self._wanted or self._is_reading:
+            return
+        async with self._starting:
+            if self._is_reading:
+                return
+            if self._stream is not None:
+                await self._stream.close()
             stream = self._stream = EventStream(self._context)
-            self._task = asyncio.create_task(self._read(stream), name=f"eventq-listener {self._context.name}")
-        if self._stream is not None and not self._stream.is_open and self._task is not None:
-            opening = asyncio.create_task(self._stream.open())
-            await asyncio.wait([opening, self._task], return_when=asyncio.FIRST_COMPLETED)
-            if not opening.done():
-                opening.cancel()
+            await stream.open()
+            if self._wanted:
+                self._task = asyncio.create_task(self._read(stream), name=f"eventq-listener {self._context.name}")
+
+    @property
+    def _is_reading(self) -> bool:
+        return self._task is not None and not self._task.done()
 
     async def close(self) -> None:
         """Stop reading. Whoever still waits for an outcome is told."""
@@ -55,10 +67,7 @@ class QueueListener:
             await asyncio.wait([task])
         if self._stream is not None:
             await self._stream.close()
-        for futures in self._waiters.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(EventqError(f"queue {self._context.name!r} was closed while a result was awaited"))
+        self._reject_all(EventqError(f"queue {self._context.name!r} was closed while a result was awaited"))
         self._waiters.clear()
 
     async def wait(self, job_id: str, timeout: float | None) -> Any:
@@ -90,9 +99,9 @@ class QueueListener:
                     await self._tell(event)
         except asyncio.CancelledError:
             raise
-        except Exception:
+        except Exception as error:  # nobody awaits this task: it is logged, whoever waits is told, the next call starts anew
             log.exception("queue %s: the event reader stopped", self._context.name)
-            raise
+            self._reject_all(error)
 
     async def _tell(self, event: Event) -> None:
         if isinstance(event, LostEvent):
@@ -102,15 +111,19 @@ class QueueListener:
             for job_id in event.job_ids:
                 self._reject(job_id, self._context.not_found(job_id))
         elif isinstance(event, CompletedEvent) and event.job_id in self._waiters:
-            if event.result_omitted or self._context.result.type is not Any:
+            if event.result_omitted:
                 await self._look(event.job_id)
             else:
-                self._resolve(event.job_id, event.result)
+                self._resolve_text(event.job_id, None if event.result is None else encode_json(event.result, "result"))
         elif isinstance(event, FailedEvent) and event.job_id in self._waiters:
             self._reject(event.job_id, self._failure(event.job_id, event.error.type, event.error.message, ""))
 
     async def _look(self, job_id: str) -> None:
-        stored = await self._context.stored(job_id)
+        try:
+            stored = await self._context.stored(job_id)
+        except EventqError as error:  # it is this waiter's trouble, not the reader's
+            self._reject(job_id, error)
+            return
         if stored is None:
             self._reject(job_id, self._context.not_found(job_id))
         else:
@@ -119,10 +132,7 @@ class QueueListener:
     def _settle(self, job_id: str, stored: StoredJob) -> None:
         """Answer from what is stored, if the job is finished."""
         if stored.state is JobState.COMPLETED:
-            try:
-                self._resolve(job_id, self._context.result.decode(stored.result) if stored.result is not None else None)
-            except EventqError as error:
-                self._reject(job_id, error)
+            self._resolve_text(job_id, stored.result)
         elif stored.state is JobState.FAILED:
             error_info = stored_error(stored.result)
             self._reject(job_id, self._failure(job_id, error_info.type, error_info.message, error_info.traceback))
@@ -137,6 +147,13 @@ class QueueListener:
             traceback=traceback,
         )
 
+    def _resolve_text(self, job_id: str, text: str | None) -> None:
+        try:
+            # A null after a failed attempt is stored as such: it stands in the place of that attempt's error.
+            self._resolve(job_id, None if text in (None, "null") else self._context.result.decode(text))
+        except EventqError as error:
+            self._reject(job_id, error)
+
     def _resolve(self, job_id: str, result: Any) -> None:
         for future in self._waiters.get(job_id, ()):
             if not future.done():
@@ -146,3 +163,7 @@ class QueueListener:
         for future in self._waiters.get(job_id, ()):
             if not future.done():
                 future.set_exception(error)
+
+    def _reject_all(self, error: Exception) -> None:
+        for job_id in list(self._waiters):
+            self._reject(job_id, error)

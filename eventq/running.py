@@ -13,7 +13,7 @@ from eventq.backoff import Backoff
 from eventq.commands.work import Held, Outcome
 from eventq.durations import to_ms
 from eventq.errors import InvalidJob, LeaseLost
-from eventq.outcome import TimedOut, UnreadableResult, Verdict, completed, failed, identity, result_text
+from eventq.outcome import TimedOut, Verdict, completed, failed, identity, result_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -77,7 +77,7 @@ class Running:
 
 
 async def perform(
-    running: Running, processor: Callable[[Any], Any], threads: ThreadPool | None, freed: Callable[[], None]
+    running: Running, processor: Callable[[Any], Any], threads: ThreadPool | None, freed: Callable[[Running], None]
 ) -> Any:
     """Call the processor and return what it returns; raises what it raises, TimedOut after the job's timeout.
 
@@ -89,9 +89,9 @@ async def perform(
         try:
             return await (_limited(processor(running.job), timeout) if timeout else processor(running.job))
         finally:
-            freed()
+            freed(running)
     future = threads.call(asyncio.get_running_loop(), processor, running.job)
-    future.add_done_callback(lambda _: freed())
+    future.add_done_callback(lambda _: freed(running))
     done, _ = await asyncio.wait([future], timeout=timeout or None)
     if not done:
         future.add_done_callback(_ignore)
@@ -119,20 +119,18 @@ def _ignore(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-async def decide(
-    running: Running,
-    value: Any,
-    error: BaseException | None,
-    context: QueueContext[Any, Any],
-    strategies: Mapping[str, Any],
-) -> Verdict:
-    """Return what is recorded for this run. Never raises: a result or strategy that fails fails the attempt."""
+def succeeded(running: Running, value: Any, context: QueueContext[Any, Any]) -> Verdict:
+    """Return what is recorded for a run that returned. Raises UnreadableResult when that cannot be stored."""
     fails = running.job.run.fails if running.job is not None else 0
-    if error is None:
-        try:
-            return completed(running.record, result_text(context.result.encode, value), context.limits, fails)
-        except UnreadableResult as unreadable:
-            error = unreadable
+    return completed(running.record, result_text(context.result.encode, value), context.limits, fails)
+
+
+async def decide(
+    running: Running, error: BaseException | None, context: QueueContext[Any, Any], strategies: Mapping[str, Any]
+) -> Verdict:
+    """Return what is recorded for a run that failed. Never raises: a strategy that fails fails the attempt."""
+    error = error or RuntimeError("the run ended without a result or an error")
+    fails = running.job.run.fails if running.job is not None else 0
     wait_ms: int | None = None
     backoff = running.record.spec.backoff
     if backoff is not None and backoff.is_custom and fails + 1 < running.record.spec.attempts:

@@ -14,10 +14,10 @@ from eventq.job import Job
 from eventq.lanes import Settlement
 from eventq.limits import PROGRESS_INTERVAL
 from eventq.options import Spec
-from eventq.outcome import UnreadableJob, event_facts, failed
+from eventq.outcome import UnreadableJob, UnreadableResult, event_facts, failed
 from eventq.processors import UnknownJobName
 from eventq.records import NEVER_RUN, Record, Run, parse_record, parse_run
-from eventq.running import Running, decide, lease_lost, perform
+from eventq.running import Running, decide, lease_lost, perform, succeeded
 from eventq.threads import ThreadPool
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Runs:
         self._listeners = listeners
         self._lease = lease
         self._threads = ThreadPool(f"eventq-{context.name}") if processors.any_plain else None
+        # One bound method for all: a closure per job would make a cycle that only the garbage collector ends.
+        self._reporter = self._progress
         self.held: dict[str, Running] = {}
         self.busy = 0
         self.started = 0
@@ -90,7 +92,8 @@ class Runs:
             data,
             run,
             fence=claimed.fence,
-            report=lambda _, text: self._progress(running, text),
+            token=claimed.token,
+            report=self._reporter,
         )
         loop = asyncio.get_running_loop()
         if record.spec.timeout_ms:
@@ -166,15 +169,15 @@ class Runs:
 
     async def _run(self, running: Running, function: Callable[[Any], Any], threads: ThreadPool | None) -> None:
         value, error = None, None
-
-        def freed() -> None:
-            if running.slot_held:
-                running.slot_held = False
-                self.busy -= 1
-                self.slot_freed()
-
         try:
-            value = await perform(running, function, threads, freed)
+            if threads is None and not running.record.spec.timeout_ms:
+                # The usual case, without a layer in between.
+                try:
+                    value = await function(running.job)
+                finally:
+                    self._freed(running)
+            else:
+                value = await perform(running, function, threads, self._freed)
         except (asyncio.CancelledError, Exception, SystemExit) as raised:  # whatever user code raises is an outcome
             error = raised
         if running.ended in ("lost", "closing") and (error is not None or running.ended == "lost"):
@@ -182,7 +185,21 @@ class Runs:
             if running.ended == "lost":
                 self._forget(running)
             return
-        self._send(running, await decide(running, value, error, self._context, self._strategies))
+        verdict = None
+        if error is None:
+            try:
+                verdict = succeeded(running, value, self._context)
+            except UnreadableResult as unreadable:
+                error = unreadable
+        if verdict is None:
+            verdict = await decide(running, error, self._context, self._strategies)
+        self._send(running, verdict)
+
+    def _freed(self, running: Running) -> None:
+        if running.slot_held:
+            running.slot_held = False
+            self.busy -= 1
+            self.slot_freed()
 
     def _refuse(self, running: Running, run: Run, error: Exception) -> None:
         self.held[running.claimed.token] = running
@@ -200,8 +217,11 @@ class Runs:
         self.settled += 1
         self.slot_freed()
 
-    def _progress(self, running: Running, text: str) -> None:
+    def _progress(self, token: str, text: str) -> None:
         """Take progress from a processor, on the loop or in a thread."""
+        running = self.held.get(token)
+        if running is None:
+            return
         loop = running.task.get_loop() if running.task else asyncio.get_running_loop()
         try:
             on_loop = asyncio.get_running_loop() is loop

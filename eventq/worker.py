@@ -171,6 +171,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
             worker=self.name,
             lease_ms=self._lease_ms,
             concurrency=self._concurrency,
+            slots=lambda: self._concurrency,
             free=self._free,
             replied=self._replied,
             failed=self._fail,

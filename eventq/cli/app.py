@@ -166,4 +166,7 @@ def demo(
 def _set_url(url: str | None) -> None:
     """Let --url win over EVENTQ_URL for queues whose code names no URL."""
     if url is not None:
+        from eventq.client import Server
+
+        Server(url)  # looks at the URL only, and says what is wrong with it
         os.environ["EVENTQ_URL"] = url

@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import traceback
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -25,10 +26,16 @@ OK: Final = 0
 FATAL: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 128 + signal.SIGINT
+_HERE: Final = os.path.dirname(__file__)
+_IMPORTLIB: Final = os.path.dirname(importlib.__file__)
 
 
 class UsageError(Exception):
     """The command was called wrongly; the message says what, which value, what to do."""
+
+
+class BrokenTarget(Exception):
+    """A module could not be imported; what it raised is the cause."""
 
 
 def version_line() -> str:
@@ -53,6 +60,10 @@ def exit_codes() -> Generator[None]:
     except (UsageError, ConfigurationError) as error:
         say(str(error))
         sys.exit(USAGE)
+    except BrokenTarget as broken:
+        _print_cause(broken)
+        say(f"module {broken} cannot be imported")
+        sys.exit(USAGE if isinstance(broken.__cause__, ConfigurationError) else FATAL)
     except EventqError as error:
         say(str(error))
         sys.exit(FATAL)
@@ -61,6 +72,19 @@ def exit_codes() -> Generator[None]:
         sys.exit(OK)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _print_cause(broken: BrokenTarget) -> None:
+    """Print the traceback of what a module raised, from its own first line on."""
+    cause = broken.__cause__
+    trace = cause.__traceback__ if cause else None
+    while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    traceback.print_exception(cause.with_traceback(trace) if cause else None)
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename.startswith("<frozen ") or os.path.dirname(filename) in (_HERE, _IMPORTLIB)
 
 
 def _make_output_safe() -> None:

@@ -9,7 +9,7 @@ import sys
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from eventq.cli.runtime import UsageError
+from eventq.cli.runtime import BrokenTarget, UsageError
 from eventq.job_queue import JobQueue
 from eventq.worker import Worker
 
@@ -42,11 +42,13 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # a module that it imports is missing: the traceback says where
+            raise BrokenTarget(name) from error  # a module that it imports is missing
         raise UsageError(
             f"there is no module {error.name!r} (looked for in {os.getcwd()} and where Python looks); "
             "run eventq in the folder that holds it, or install it"
         ) from None
+    except Exception as error:  # the module is somebody's code: what it raises is shown as it is
+        raise BrokenTarget(name) from error
 
 
 def _public(module: ModuleType) -> str:

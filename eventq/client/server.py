@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_URL = "redis://localhost:6379/0"
 CONNECT_TIMEOUT = 5.0
 _SCHEMES = ("redis", "rediss", "unix", "embedded")
+_UNREADABLE = "cannot be read; check host and port, and percent-encode what user and password hold of / # ? @ : [ ]"
 _FLOOR = {"redis": (7, 0), "valkey": (7, 2)}
 
 
@@ -36,6 +37,8 @@ class Server:
         if scheme not in _SCHEMES or "://" not in self._url:
             raise ConfigurationError(f"url {redact(self._url)!r}: must start with {', '.join(f'{s}://' for s in _SCHEMES)}")
         self.where = redact(self._url)
+        if scheme in ("redis", "rediss") and not _is_readable(self._url):
+            raise ConfigurationError(f"url {self.where!r}: {_UNREADABLE}")
         self.is_checked = False
 
     def _address(self) -> str:
@@ -56,11 +59,15 @@ class Server:
 
     def _connection(self, pools: Any, retry: object, client_name: str, timeout: float | None) -> object:
         address = self._address()
+        # Twice: what stands in the URL's query must not change what is ours to say.
+        ours = _settings(address, client_name) | {"retry": retry}
         try:
-            pool: Any = pools.from_url(address, retry=retry, **_settings(address, client_name))
-        except ValueError as error:
-            raise ConfigurationError(f"url {self.where!r}: {error}") from None
-        return pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": timeout})
+            pool: Any = pools.from_url(address, **ours)
+            return pool.connection_class(**{**pool.connection_kwargs, **ours, "socket_timeout": timeout})
+        except ValueError:  # its text may quote a part of the password
+            raise ConfigurationError(f"url {self.where!r}: {_UNREADABLE}") from None
+        except TypeError as error:
+            raise ConfigurationError(f"url {self.where!r}: an unknown option after the question mark: {error}") from None
 
     def check(self, info: str) -> None:
         """Check what INFO says, once: version floor, eviction policy, role. Raises ConfigurationError."""
@@ -100,10 +107,22 @@ def _settings(address: str, client_name: str) -> dict[str, Any]:
 
 
 def redact(url: str) -> str:
-    """Return the URL without user, password and query, fit for logs and errors."""
+    """Return the URL without user, password and query, fit for logs and errors; where it is not sure which is which, less."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    if scheme == "embedded":
+        return url
+    before, *after = re.split(r"[?#]", rest, maxsplit=1)
+    if after and "@" in after[0]:
+        return f"{scheme}{separator}…"
+    return f"{scheme}{separator}{before.rpartition('@')[2]}"
+
+
+def _is_readable(url: str) -> bool:
+    """Whether user and password end where they seem to: an unescaped / or # in them moves the host elsewhere."""
     try:
         parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
+        return parts.port != 0 and "@" not in parts.path and not parts.fragment
     except ValueError:
-        return f"{url.partition('://')[0]}://…"
-    return f"{parts.scheme}://{host}{parts.path}"
+        return False

@@ -70,10 +70,10 @@ class SyncRunner:
             try:
                 connection = self._connection or self._connect()
                 if unknown and script is not None:
-                    connection.send_packed_command(pack(["SCRIPT", "LOAD", script]), check_health=False)
+                    connection.send_packed_command([pack(["SCRIPT", "LOAD", script])], check_health=False)
                     connection.read_response()
                     unknown = False
-                connection.send_packed_command(pack(words), check_health=False)
+                connection.send_packed_command([pack(words)], check_health=False)
                 return connection.read_response()
             except (RedisError, OSError) as error:
                 remedy = remedy_of(error)
@@ -95,7 +95,7 @@ class SyncRunner:
         try:
             connection.connect()
             if not self._server.is_checked:
-                connection.send_packed_command(pack(["INFO"]), check_health=False)
+                connection.send_packed_command([pack(["INFO"])], check_health=False)
                 self._server.check(connection.read_response())
         except BaseException:
             connection.disconnect()

@@ -37,8 +37,8 @@ class SyncConnection(Protocol):
     def connect(self) -> None:
         """Open the socket, authenticate, choose the database."""
 
-    def send_packed_command(self, command: bytes, check_health: bool = True) -> None:
-        """Write one packed command."""
+    def send_packed_command(self, command: Sequence[bytes], check_health: bool = True) -> None:
+        """Write one packed command, given in pieces."""
 
     def read_response(self) -> Any:
         """Read one reply; an error reply is raised."""

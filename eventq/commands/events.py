@@ -81,6 +81,16 @@ def first_entry(keys: QueueKeys) -> Verb[list[Entry]]:
     return Verb(("XRANGE", keys["events"], "-", "+", "COUNT", 1), _entries)
 
 
+def entry_after(keys: QueueKeys, entry_id: str) -> Verb[list[Entry]]:
+    """Read the oldest entry after an id."""
+    return Verb(("XRANGE", keys["events"], f"({entry_id}", "+", "COUNT", 1), _entries)
+
+
+def server_time() -> Verb[int]:
+    """Read Redis' clock, in ms."""
+    return Verb(("TIME",), lambda reply: int(reply[0]) * 1000 + int(reply[1]) // 1000)
+
+
 def stream_state(keys: QueueKeys) -> Verb[tuple[str, int]]:
     """Read the queue's epoch and the seq of its last event."""
     return Verb(("HMGET", keys["meta"], "epoch", "seq"), lambda reply: (reply[0] or "", int(reply[1] or 0)))

@@ -27,10 +27,12 @@ end
 local cut, trimmed = nil, 0
 local entries = redis.call('XRANGE', events_key, '-', '+', 'COUNT', limit)
 for index, entry in ipairs(entries) do
-  local last_seq = field(entry, 'seq') + field(entry, 'n') - 1
-  local retained = event_bytes - field(entry, 'bytes')
-  local over = seq - last_seq >= most_events or retained >= most_bytes or field(entry, 'ms') + most_age < now
-  if not over or (last_seq > slowest and retained < hard_bytes) then break end
+  local first, n, bytes, ms = field(entry, 'seq'), field(entry, 'n'), field(entry, 'bytes'), field(entry, 'ms')
+  if first and n and bytes and ms then
+    local last_seq, retained = first + n - 1, event_bytes - bytes
+    local over = seq - last_seq >= most_events or retained >= most_bytes or ms + most_age < now
+    if not over or (last_seq > slowest and retained < hard_bytes) then break end
+  end -- else it is none of ours, and goes with what is around it
   cut, trimmed = entry[1], index
 end
 if cut then

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from eventq import Queue
 
+    from ..conftest import Clock
+
 E = TypeVar("E", bound=Event)
 PATIENCE = 5.0
 #: The member of `leases` that is no job begins so.
@@ -76,7 +78,7 @@ class Recorder:
         return found
 
 
-async def claim_silently(queue: Queue[Any, Any], wanted: int = 1, *, lease: float = 0.5, worker: str = "silent") -> list[Claimed]:
+async def claim_silently(queue: Queue[Any, Any], wanted: int = 1, *, lease: float = 60, worker: str = "silent") -> list[Claimed]:
     """Claim jobs as a worker would, and never be heard of again."""
     context = queue.context
     command = settle_and_claim(
@@ -91,10 +93,20 @@ async def claim_silently(queue: Queue[Any, Any], wanted: int = 1, *, lease: floa
     return (await context.runner.run(command)).jobs
 
 
-async def sweep(queue: Queue[Any, Any], *, lease: float = 0.5, max_stalls: int = 2) -> SweepReply:
-    """Sweep as the scheduler does, once."""
+async def sweep(queue: Queue[Any, Any], *, lease: float = 60, max_stalls: int = 2) -> SweepReply:
+    """Sweep as a scheduler does, once."""
     context = queue.context
     return await context.runner.run(sweep_queue(context.keys, round(lease * 1000), max_stalls, context.retention))
+
+
+async def expire_leases(queue: Queue[Any, Any], clock: Clock, *, max_stalls: int = 2) -> int:
+    """Let the leases of silent workers (60 s) end and sweep; returns how many jobs were taken from them."""
+    await sweep(queue)
+    clock.advance(queue.name, 60)
+    # Nobody has swept for half a lease, so holders get a third of one to come back before their jobs are taken.
+    assert (await sweep(queue, max_stalls=max_stalls)).reclaimed == 0
+    clock.advance(queue.name, 25)
+    return (await sweep(queue, max_stalls=max_stalls)).reclaimed
 
 
 def leftovers(client: redis.Redis, queue: Queue[Any, Any], job_id: str) -> set[str]:

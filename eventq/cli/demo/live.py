@@ -59,13 +59,22 @@ class LiveView:
         rows.add_row("reading", self._reading(tally))
         if tally.trouble:
             rows.add_row("trouble", Text(plain(tally.trouble), style="red", no_wrap=True, overflow="ellipsis"))
-        bar = ProgressBar(total=max(1, tally.total), completed=tally.ended)
-        self._live.update(Panel(Group(self._title, bar, rows), title="eventq demo", title_align="left"), refresh=True)
+        picture = Group(self._title, _bar(tally), rows)
+        self._live.update(Panel(picture, title="eventq demo", title_align="left"), refresh=True)
 
     def _reading(self, tally: Tally) -> Text:
         running = list(tally.reading.items())[-_MOST_READING:]
         texts = [f"{plain(self._name_of(job_id))} {percent:.0f}%" for job_id, percent in running]
         return Text("  ".join(texts), no_wrap=True, overflow="ellipsis")
+
+
+def _bar(tally: Tally) -> Table:
+    row = Table.grid(padding=(0, 2), expand=True)  # a bar by itself does not end its line
+    row.add_column(ratio=1)
+    row.add_column(justify="right", no_wrap=True)
+    done = Text(f"{number(tally.ended)} of {number(tally.total)}")
+    row.add_row(ProgressBar(total=max(1, tally.total), completed=tally.ended), done)
+    return row
 
 
 def _states(tally: Tally) -> Text:
@@ -82,10 +91,9 @@ def _times(times: Times) -> str:
 
 
 def _errors(tally: Tally) -> Text:
-    most = tally.errors.most_common(_MOST_ERRORS)
-    retries = tally.kinds["retrying"]
-    parts = [f"{plain(name)} {number(count)}" for name, count in most] + [f"{number(retries)} retries"]
-    return Text("  ".join(parts), style=_STYLES["failed"] if most else "")
+    most = tally.failed_attempts.most_common(_MOST_ERRORS)
+    texts = [f"{plain(name)} {number(count)} attempts, {number(tally.errors[name])} jobs" for name, count in most]
+    return Text("  ".join(texts) or "none", style=_STYLES["failed"] if most else "")
 
 
 def _events(tally: Tally) -> str:

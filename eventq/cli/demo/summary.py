@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["differences", "sum_up"]
 
 _MOST_NAMES: Final = 5
+_LONGEST: Final = 400
 _MOST_DIFFERENCES: Final = 20
 
 
@@ -94,7 +95,7 @@ def _names(what: str, files: Sequence[str]) -> list[str]:
         return []
     names = ", ".join(plain(shown_name(file)) for file in files[:_MOST_NAMES])
     rest = f" and {number(len(files) - _MOST_NAMES)} more" if len(files) > _MOST_NAMES else ""
-    return [f"{what}: {names}{rest}"]
+    return [f"{what}: {shorten(names, _LONGEST)}{rest}"]
 
 
 def _more(items: Sequence[str], shown: int) -> list[str]:

@@ -65,6 +65,8 @@ class Tally:
     total: int
     kinds: Counter[str] = field(default_factory=Counter[str])
     states: Counter[str] = field(default_factory=Counter[str])
+    #: By type of error: attempts that failed, and jobs that ended failed.
+    failed_attempts: Counter[str] = field(default_factory=Counter[str])
     errors: Counter[str] = field(default_factory=Counter[str])
     waited: Times = field(default_factory=Times)
     ran: Times = field(default_factory=Times)
@@ -107,8 +109,9 @@ class Tally:
 
     @property
     def rate_now(self) -> float:
-        """Jobs ended per second, in the last second."""
-        return len(self._ended_ms) * 1000 / WINDOW_MS
+        """Jobs ended per second, in the last second (or since the start, if that is less)."""
+        window = min(WINDOW_MS, self._last_ms - self._first_ms)
+        return len(self._ended_ms) * 1000 / window if window else 0.0
 
     @property
     def missing(self) -> int:
@@ -144,6 +147,8 @@ class Tally:
             self.waited.add(event.waited_ms)
         if isinstance(event, RetryingEvent | FailedEvent | CompletedEvent):
             self.ran.add(event.ran_ms)
+        if isinstance(event, RetryingEvent | FailedEvent):
+            self.failed_attempts[event.error.type] += 1
         if isinstance(event, CompletedEvent | FailedEvent):
             self._end(event)
 

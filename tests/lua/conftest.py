@@ -1,0 +1,26 @@
+"""A queue to call scripts on by hand; whatever a test does to it, its invariants are checked afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .invariants import check_queue
+from .lab import Lab
+
+if TYPE_CHECKING:
+    from ..conftest import Clock
+
+
+@pytest.fixture
+def lab(url: str, queue_name: str, clock: Clock) -> Iterator[Lab]:
+    """A queue of its own. After the test every invariant is checked, unless it set `lab.sound = False`."""
+    lab = Lab(url, queue_name, clock)
+    try:
+        yield lab
+        if lab.sound:
+            check_queue(lab)
+    finally:
+        lab.close()

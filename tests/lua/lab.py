@@ -1,0 +1,294 @@
+"""One queue under the microscope: scripts called by hand with a writer and number of one's choice, and what is stored read back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.exceptions import NoScriptError
+
+from eventq.client import Server
+from eventq.commands.add import Added, NewRecord, add_jobs
+from eventq.commands.events import Entry
+from eventq.commands.read import count_jobs, get_jobs, list_jobs
+from eventq.commands.upkeep import SweepReply, sweep_queue
+from eventq.commands.work import Claimed, ClaimReply, Held, Outcome, ProgressUpdate, Retention, settle_and_claim
+from eventq.events import Event, parse_entry
+from eventq.ids import new_id
+from eventq.keys import COLUMNS, QueueKeys
+from eventq.options import JobOptions
+from eventq.outcome import identity
+from eventq.records import StoredJob, UnreadableRecord, parse_record, parse_run
+from eventq.states import JobState
+
+if TYPE_CHECKING:
+    from eventq.commands.core import Command
+
+    from ..conftest import Clock
+
+R = TypeVar("R")
+
+WORKER = "worker-1"
+#: Long enough that no machine is slow enough to end it; tests move the clock instead.
+LEASE_MS = 60_000
+DAY_MS = 86_400_000
+#: The queue's rules as a queue without options has them.
+RULES = Retention((10_000, DAY_MS), (10_000, 14 * DAY_MS))
+#: The member of `leases` that is no job.
+NO_LEASE = "no-job:keeps-this-set-a-skip-list-because-a-listpack-is-scanned-for-each-lease"
+
+
+class Lab:
+    """A queue of its own on a real server. `sound = False`: the test damages it on purpose, its invariants are not checked."""
+
+    def __init__(self, url: str, name: str, clock: Clock) -> None:
+        self.keys = QueueKeys(name)
+        self.sound = True
+        self._clock = clock
+        self._connection = Server(url).sync_connection("lua-tests", 10.0)
+        self._numbers: dict[str, int] = {}
+        self._seen = 0
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.disconnect()
+
+    def redis(self, *words: str | int | float) -> Any:
+        """Send one plain command; replies are as in RESP2."""
+        self._connection.send_command(*words)
+        return self._connection.read_response()
+
+    # -- calls
+
+    def send(self, command: Command[Any], writer: str = "writer", number: int | None = None) -> list[Any]:
+        """Send a call as this writer with this number (the writer's next by default) and return the raw reply."""
+        if command.numbered:
+            number = self._numbers.get(writer, 0) + 1 if number is None else number
+            self._numbers[writer] = max(number, self._numbers.get(writer, 0))
+        words = command.words(writer, number or 0)
+        try:
+            return self.redis(*words)
+        except NoScriptError:
+            self.redis("SCRIPT", "LOAD", command.script.text)
+            return self.redis(*words)
+
+    def call(self, command: Command[R], writer: str = "writer", number: int | None = None) -> R:
+        """Send a call and return what its parser makes of the reply."""
+        return command.read(self.send(command, writer, number))
+
+    def add(self, *records: NewRecord) -> Added:
+        """Store jobs in one call."""
+        return self.call(add_jobs(self.keys, records), "producer")
+
+    def claim(
+        self,
+        wanted: int = 1,
+        *,
+        outcomes: Sequence[Outcome] = (),
+        progress: Sequence[ProgressUpdate] = (),
+        rules: Retention = RULES,
+        worker: str = WORKER,
+        writer: str = "lane",
+        number: int | None = None,
+        lease_ms: int = LEASE_MS,
+    ) -> ClaimReply:
+        """Settle and claim in one call."""
+        return self.call(self.claiming(wanted, outcomes, progress, rules, worker, lease_ms), writer, number)
+
+    def claiming(
+        self,
+        wanted: int = 1,
+        outcomes: Sequence[Outcome] = (),
+        progress: Sequence[ProgressUpdate] = (),
+        rules: Retention = RULES,
+        worker: str = WORKER,
+        lease_ms: int = LEASE_MS,
+    ) -> Command[ClaimReply]:
+        """Return the call that settles and claims."""
+        return settle_and_claim(
+            self.keys,
+            worker=worker,
+            lease_ms=lease_ms,
+            wanted=wanted,
+            retention=rules,
+            progress=progress,
+            outcomes=outcomes,
+        )
+
+    def settle(self, *outcomes: Outcome, rules: Retention = RULES) -> list[int]:
+        """Settle and claim nothing; return the indexes that were refused."""
+        return self.claim(0, outcomes=outcomes, rules=rules).stale
+
+    def finish(self, *records: NewRecord, word: str = "completed", rule: str = "", rules: Retention = RULES) -> None:
+        """Add jobs and let each come to this end."""
+        self.add(*records)
+        claimed = self.claim(len(records)).jobs
+        assert [job.id for job in claimed] == [record.id for record in records]
+        assert self.settle(*[outcome(job, word, rule) for job in claimed], rules=rules) == []
+
+    def sweep(self, max_stalls: int = 2, *, rules: Retention = RULES) -> SweepReply:
+        """Sweep once."""
+        return self.call(sweep_queue(self.keys, LEASE_MS, max_stalls, rules), "scheduler")
+
+    def expire_leases(self) -> None:
+        """Let every lease granted just now end, on a queue that is swept all the while."""
+        self.advance(LEASE_MS / 1000 - 10)
+        self.sweep()
+        self.advance(11)
+
+    # -- time
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass for the scripts of this queue."""
+        self._clock.advance(self.keys.name, seconds)
+
+    def now(self) -> int:
+        """Return the time as scripts of this queue see it, in ms."""
+        seconds, micros = self.redis("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000 + int(self.redis("HGET", self.keys["meta"], "clock_offset") or 0)
+
+    # -- what is stored
+
+    def column(self, column: str) -> Any:
+        """Return one column: a dict of a hash or a stream, a list of a list, a dict of scores of a sorted set; None when absent."""
+        key = self.keys[column]
+        kind = self.redis("TYPE", key)
+        if kind == "hash":
+            flat = self.redis("HGETALL", key)
+        elif kind == "zset":
+            flat = self.redis("ZRANGE", key, 0, -1, "WITHSCORES")
+        elif kind == "list":
+            return self.redis("LRANGE", key, 0, -1)
+        elif kind == "stream":
+            return {entry: _pairs(fields) for entry, fields in self.redis("XRANGE", key, "-", "+")}
+        else:
+            return None
+        return _pairs(flat) if kind == "hash" else {member: float(score) for member, score in _pairs(flat).items()}
+
+    def dump(self) -> dict[str, Any]:
+        """Return every column that is there."""
+        return {column: content for column in COLUMNS if (content := self.column(column)) is not None}
+
+    def members(self, column: str) -> list[str]:
+        """Return the members of a sorted set in order; of `leases` the jobs."""
+        return [member for member in (self.column(column) or {}) if member != NO_LEASE]
+
+    def waiting(self) -> list[str]:
+        """Return the list `wait` as it is, holes and all."""
+        return self.column("wait") or []
+
+    def marker(self) -> set[str]:
+        """Return the members that are armed."""
+        return set(self.members("marker"))
+
+    def meta(self, field: str) -> str | None:
+        """Return one field of `meta`."""
+        return self.redis("HGET", self.keys["meta"], field)
+
+    def total(self, kind: str, name: str = "job") -> int:
+        """Return one total."""
+        return int(self.redis("HGET", self.keys["totals"], f"{kind} {name}") or 0)
+
+    def job(self, job_id: str) -> StoredJob:
+        """Return a stored job."""
+        (found,) = self.call(get_jobs(self.keys, [job_id]))
+        assert found is not None, f"{job_id} is not stored"
+        return found
+
+    def state(self, job_id: str) -> JobState | None:
+        """Return where a job stands, None when it is not stored."""
+        (found,) = self.call(get_jobs(self.keys, [job_id]))
+        return found.state if found else None
+
+    def ids(self, state: JobState, start: int = 0, limit: int = 500, *, newest_first: bool = False) -> list[str]:
+        """List the ids of a state."""
+        return self.call(list_jobs(self.keys, state, start, limit, newest_first=newest_first))
+
+    def counts(self) -> dict[str, int]:
+        """Return the states that have jobs."""
+        return {state.value: n for state, n in self.call(count_jobs(self.keys)).items() if n}
+
+    # -- events
+
+    def entries(self) -> list[Entry]:
+        """Return the entries of the stream."""
+        return [Entry(entry, fields) for entry, fields in (self.column("events") or {}).items()]
+
+    def events(self) -> list[Event]:
+        """Return every event on the stream."""
+        return [event for entry in self.entries() for event in parse_entry(self.keys.name, entry.fields)]
+
+    def fresh(self) -> list[Event]:
+        """Return the events since this was asked last."""
+        events = [event for event in self.events() if event.seq > self._seen]
+        self._seen = events[-1].seq if events else self._seen
+        return events
+
+    def fresh_kinds(self) -> list[str]:
+        """Return the kinds of the events since they were asked for last."""
+        return [event.kind for event in self.fresh()]
+
+
+def new(name: str = "job", data: str = "1", *, job_id: str | None = None, trace: str = "", **options: Any) -> NewRecord:
+    """Return a job to add, its options compiled as the queue does."""
+    compiled = JobOptions(job_id=job_id, **options).compiled
+    return NewRecord(
+        compiled.job_id or new_id(),
+        name,
+        trace,
+        compiled.header,
+        compiled.place,
+        compiled.spec,
+        data,
+        compiled.job_id is not None,
+        compiled,
+    )
+
+
+def at_ms(ms: int) -> datetime:
+    """Return an absolute time for `at`."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def fragment(job: Claimed) -> str:
+    """Return the JSON members that every event of a run begins with, as a worker says them."""
+    try:
+        name = parse_record(job.record, job.apart).name
+    except UnreadableRecord:
+        name = "__other__"
+    return identity(name, parse_run(job.run).fails + 1 if job.run else 1, WORKER)
+
+
+def held(job: Claimed) -> Held:
+    """Return a run as renewals and releases name it."""
+    return Held(job.id, job.token, fragment(job))
+
+
+ERROR = '{"type":"ValueError","message":"no"}'
+
+
+def outcome(job: Claimed, word: str = "completed", extra: str | int = "", *, result: str = "") -> Outcome:
+    """Return an outcome: completed, failed, exhausted (extra: retention rule), retry (extra: delay in ms)."""
+    if word == "completed":
+        facts = f',"result":{result}' if result else ""
+        return Outcome(job.id, job.token, word, fragment(job) + facts, result, extra)
+    facts = f',"error":{ERROR}'
+    if word != "retry":
+        facts += f',"reason":"error","exhausted":{"true" if word == "exhausted" else "false"}'
+    return Outcome(job.id, job.token, word, fragment(job) + facts, ERROR, extra or (0 if word == "retry" else ""))
+
+
+def progress(job: Claimed, value: str) -> ProgressUpdate:
+    """Return progress of a run; `value` is JSON."""
+    return ProgressUpdate(job.id, job.token, fragment(job), value)
+
+
+def floor(score: float) -> int:
+    """Return the ms of a score."""
+    return math.floor(score)
+
+
+def _pairs(flat: list[str]) -> dict[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
