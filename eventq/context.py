@@ -51,7 +51,8 @@ class QueueContext(Generic[DataT, ResultT]):
             queue_rule("remove_on_fail", defaults.remove_on_fail, KEEP_FAILED),
         )
         self.runner = AsyncRunner(self.server)
-        self._is_registered = False
+        #: Whether this client has listed the queue for discovery.
+        self.is_registered = False
 
     @property
     def name(self) -> str:
@@ -60,9 +61,9 @@ class QueueContext(Generic[DataT, ResultT]):
 
     async def register(self) -> None:
         """List the queue for discovery, once per client."""
-        if not self._is_registered:
+        if not self.is_registered:
             await self.runner.run_verb(register_queue(self.keys))
-            self._is_registered = True
+            self.is_registered = True
 
     async def stored(self, job_id: str) -> StoredJob | None:
         """Read one job. One round trip."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventq.client import SyncRunner
 from eventq.commands.work import Held, renew_leases
-from eventq.errors import EventqError
 from eventq.limits import CALL_JOBS
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class Heartbeat:
             try:
                 self._renew(self._held())
                 pause = self._lease / 3
-            except EventqError as error:
+            except Exception as error:  # whatever it is: a worker that stops renewing loses all it runs
                 pause = min(_RETRY, self._lease / 3)
                 if not self._stop.is_set():
                     self._failed(error)

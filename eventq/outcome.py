@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback as tracebacks
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -57,7 +58,7 @@ def completed(record: Record, result: str | None, limits: Limits, fails: int) ->
     rule = record.spec.remove_on_complete
     if result is None or result == "null":
         return Verdict("completed", "", "null" if fails else "", rule)
-    small = len(result) <= limits.event_result
+    small = len(result) <= limits.event_result and (result.isascii() or len(result.encode()) <= limits.event_result)
     return Verdict("completed", f',"result":{result}' if small else ',"result_omitted":true', result, rule)
 
 
@@ -92,10 +93,8 @@ def failed(
 
 def _wait_ms(record: Record, fails: int, error: BaseException, random: Callable[[], float], custom_wait_ms: int | None) -> int:
     if isinstance(error, Retry) and error.delay is not None:
-        try:
+        with contextlib.suppress(InvalidJob):  # a delay that is none: the backoff decides
             return to_ms("Retry delay", error.delay)
-        except InvalidJob:
-            return 0
     if custom_wait_ms is not None:
         return custom_wait_ms
     return backoff_ms(record.spec.backoff, fails + 1, random)

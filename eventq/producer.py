@@ -30,6 +30,9 @@ class Producer(Generic[DataT, ResultT]):
         self._runner = AsyncRunner(context.server, client_name="eventq-add")
         self._waiting: deque[tuple[NewRecord, asyncio.Future[int | None]]] = deque()
         self._sending: asyncio.Task[None] | None = None
+        self._is_busy = False
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._defaults = context.default_options or _NO_OPTIONS
 
     def record(self, name: str, data: DataT, options: JobOptions | None, trace: str | None = None) -> NewRecord:
@@ -48,12 +51,22 @@ class Producer(Generic[DataT, ResultT]):
         )
 
     async def add(self, record: NewRecord) -> int | None:
-        """Store one job. Returns when (ms, Redis' clock), None when the id existed. A cancelled caller's job may be in."""
-        future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((record, future))
-        if self._sending is None or self._sending.done():
-            self._sending = asyncio.create_task(self._send(), name=f"eventq-add {self._context.name}")
-        return await future
+        """Store one job. Returns when (ms, Redis' clock), None when the id existed. A cancelled caller's job may be in.
+
+        A caller that finds nothing in flight sends its own job itself, which saves a task; whoever comes meanwhile goes out
+        together with the next call.
+        """
+        if self._is_busy:
+            future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((record, future))
+            return await future
+        self._is_busy = True
+        self._idle.clear()
+        try:
+            added = await self._runner.run(add_jobs(self._context.keys, [record]))
+        finally:
+            self._next()
+        return None if added.existing else added.ms
 
     async def add_bulk(self, records: Sequence[NewRecord]) -> list[int | None]:
         """Store many jobs, 500 a call, each call all or nothing. Returns per job as `add`.
@@ -83,15 +96,18 @@ class Producer(Generic[DataT, ResultT]):
 
     async def close(self) -> None:
         """Let what is in flight finish, then close the connection."""
-        if self._sending is not None:
-            await asyncio.wait([self._sending])
+        await self._idle.wait()
         await self._runner.close()
 
+    def _next(self) -> None:
+        if self._waiting:
+            self._sending = asyncio.create_task(self._send(), name=f"eventq-add {self._context.name}")
+        else:
+            self._is_busy = False
+            self._idle.set()
+
     async def _send(self) -> None:
-        while self._waiting:
-            batch = self._take()
-            if not batch:
-                return
+        while batch := self._take():
             try:
                 added = await self._runner.run(add_jobs(self._context.keys, [record for record, _ in batch]))
             except Exception as error:  # every caller of the batch is told; none of its jobs is known to be in
@@ -102,6 +118,8 @@ class Producer(Generic[DataT, ResultT]):
                 for time, (_, future) in zip(_times(added, len(batch)), batch, strict=True):
                     if not future.done():
                         future.set_result(time)
+        self._is_busy = False
+        self._idle.set()
 
     def _take(self) -> list[tuple[NewRecord, asyncio.Future[int | None]]]:
         batch: list[tuple[NewRecord, asyncio.Future[int | None]]] = []

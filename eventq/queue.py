@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 from weakref import WeakSet
 
@@ -140,8 +141,8 @@ class Queue(Listening, Generic[DataT, ResultT]):
                 timeout=timeout,
             )
         record = self._producer.record(name, data, options)
-        await self._listener.ready()
-        await self.context.register()
+        if not (self._listener.is_ready and self.context.is_registered):
+            await self.ready()
         added_ms = await self._producer.add(record)
         return self._job(record, data, added_ms) if added_ms is not None else await self._existing(record.id)
 
@@ -243,12 +244,13 @@ class Queue(Listening, Generic[DataT, ResultT]):
 
     async def close(self) -> None:
         """Close connections, listeners and readers; adds in flight finish first. Jobs are not touched."""
-        await self._producer.close()
-        await self._listener.close()
-        for stream in list(self._streams):
-            await stream.close()
-        await self.listeners.close()
-        await self.context.runner.close()
+        async with AsyncExitStack() as closing:  # from the last to the first; one that fails keeps none from closing
+            closing.push_async_callback(self.context.runner.close)
+            closing.push_async_callback(self.listeners.close)
+            for stream in self._streams:
+                closing.push_async_callback(stream.close)
+            closing.push_async_callback(self._listener.close)
+            closing.push_async_callback(self._producer.close)
 
     async def __aenter__(self) -> Self:
         await self.ready()

@@ -55,6 +55,11 @@ class QueueListener:
                 self._task = asyncio.create_task(self._read(stream), name=f"eventq-listener {self._context.name}")
 
     @property
+    def is_ready(self) -> bool:
+        """Whether `ready` has nothing to wait for."""
+        return not self._wanted or self._is_reading
+
+    @property
     def _is_reading(self) -> bool:
         return self._task is not None and not self._task.done()
 

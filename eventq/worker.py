@@ -181,7 +181,9 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._runs.settle = self._lanes.settle
         self._runs.report = self._lanes.report
         self._runs.slot_freed = self._slot_freed
-        self._blocking = AsyncRunner(self._context.server, patience=None, client_name="eventq-blocking")
+        self._blocking = AsyncRunner(
+            self._context.server, patience=None, client_name="eventq-blocking", on_fault=self._runs.error
+        )
         self._commands = AsyncRunner(self._context.server, client_name="eventq-worker", patience=_FLUSH_GRACE)
         self._scheduler = QueueScheduler(
             self.queue, lease=self._lease_ms / 1000, max_stalls=self._max_stalls, on_fault=self._runs.error

@@ -48,7 +48,9 @@ def _load(entry: EntryPoint) -> Any:
     try:
         found = entry.load()
         if isinstance(found, typer.Typer):
-            return typer.main.get_command(found)
+            command: Any = typer.main.get_command(found)
+            command.name = entry.name  # an app of one command has that command's name
+            return command
         if callable(getattr(found, "main", None)):
             return _foreign(entry.name, found)
         raise TypeError(f"a {type(found).__name__} is neither a typer app nor a click command")

@@ -70,6 +70,6 @@ def refusal(error: Exception, what: str) -> EventqError:
 def unavailable(what: str, where: str, seconds: float, error: BaseException) -> QueueUnavailable:
     """Return our error for a server that could not be reached in time."""
     return QueueUnavailable(
-        f"{what}: no answer from {where} for {seconds:g} seconds: {error}; whether it took effect is unknown, repeating is safe"
+        f"{what}: no answer from {where} for {seconds:.1f} seconds: {error}; whether it took effect is unknown, repeating is safe"
         " with a job_id of your own"
     )

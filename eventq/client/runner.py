@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from redis.exceptions import RedisError
 
@@ -23,8 +23,22 @@ if TYPE_CHECKING:
     from eventq.commands.core import Command, Verb
 
 R = TypeVar("R")
+_NO_ANSWER: Final = object()
 WRITER_LENGTH = 12
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+
+class _Deadline:
+    """Closes a connection that did not answer in time; its reader then ends with an error."""
+
+    __slots__ = ("_connection", "task")
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self.task: asyncio.Task[None] | None = None
+
+    def __call__(self) -> None:
+        self.task = asyncio.ensure_future(self._connection.disconnect(nowait=True))
 
 
 class AsyncRunner:
@@ -69,14 +83,20 @@ class AsyncRunner:
             if command.numbered:
                 self._number += 1
             words = command.words(self._writer, self._number)
-            reply = await self._persist(f"script {command.script.name}", words, command.script.text, self._timeout)
-        return command.read(reply)
+            try:
+                # The usual case, without a layer in between: there is a connection and it answers.
+                reply = await self._exchange(self._connection, words, self._timeout) if self._connection else _NO_ANSWER
+            except (RedisError, OSError) as error:
+                reply = await self._persist(f"script {command.script.name}", words, command.script.text, error)
+            if reply is _NO_ANSWER:
+                reply = await self._persist(f"script {command.script.name}", words, command.script.text)
+        return command.read(cast("list[Any]", reply))
 
     async def run_verb(self, verb: Verb[R], *, block: float = 0.0) -> R:
         """Send one plain Redis command; `block` is how long the server itself may hold the reply back (seconds)."""
         self._own()
         async with self._lock:
-            reply = await self._persist(str(verb.words[0]), list(verb.words), None, self._timeout + block)
+            reply = await self._persist(str(verb.words[0]), list(verb.words), timeout=self._timeout + block)
         return verb.parse(reply)
 
     async def close(self) -> None:
@@ -98,43 +118,60 @@ class AsyncRunner:
         if self._is_closed:
             raise ConfigurationError("this object is closed; make a new one")
 
-    async def _persist(self, what: str, words: list[str | int], script: str | None, timeout: float) -> Any:
-        """Send until there is an answer, or patience ends."""
+    async def _persist(
+        self,
+        what: str,
+        words: list[str | int],
+        script: str | None = None,
+        error: Exception | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        """Send until there is an answer, or patience ends. `error` is what a first try came to."""
         loop = asyncio.get_running_loop()
         began, pause, unknown = loop.time(), _FIRST_PAUSE, False
         while True:
             try:
+                if error is not None:
+                    first, error = error, None
+                    raise first
                 connection = self._connection or await self._connect()
                 if unknown and script is not None:
                     await self._exchange(connection, ["SCRIPT", "LOAD", script], self._timeout)
                     unknown = False
-                return await self._exchange(connection, words, timeout)
-            except (RedisError, OSError) as error:
-                remedy = remedy_of(error)
+                return await self._exchange(connection, words, timeout or self._timeout)
+            except (RedisError, OSError) as fault:
+                remedy = remedy_of(fault)
                 if remedy is Remedy.LOAD_SCRIPT and script is not None:
                     unknown = True
                     continue
                 if remedy in (Remedy.RAISE, Remedy.LOAD_SCRIPT):
-                    raise refusal(error, what) from error
+                    raise refusal(fault, what) from fault
                 if remedy is Remedy.RECONNECT:
                     await self._drop()
                 if self._on_fault:
-                    self._on_fault(error)
+                    self._on_fault(fault)
                 waited = loop.time() - began
                 if self._is_closed or (self._patience is not None and waited + pause > self._patience):
-                    raise unavailable(what, self._server.where, waited, error) from error
+                    raise unavailable(what, self._server.where, waited, fault) from fault
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _exchange(self, connection: AsyncConnection, words: list[str | int], timeout: float) -> Any:
+        # A timer that closes the connection: half of what asyncio.timeout costs, for every call.
+        expired = _Deadline(connection)
+        timer = asyncio.get_running_loop().call_later(timeout, expired)
         try:
-            async with asyncio.timeout(timeout):
-                await connection.send_packed_command(pack(words), check_health=False)
-                return await connection.read_response()
-        except BaseException:
+            await connection.send_packed_command(pack(words), check_health=False)
+            return await connection.read_response()
+        except BaseException as error:
             if not connection.is_connected or connection is not self._connection:
                 self._connection = None
+            if expired.task is not None and isinstance(error, Exception):
+                raise TimeoutError(f"no reply within {timeout:g} seconds") from error
             raise
+        finally:
+            timer.cancel()
 
     async def _connect(self) -> AsyncConnection:
         if self._server.may_start:

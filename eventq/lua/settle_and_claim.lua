@@ -41,8 +41,9 @@ local reply = {'OK', now, seq + 1, due_in or -1, stale, writer .. '.' .. number 
 if wanted > 0 and not paused then
   -- include: claim
 end
-if settled > 0 and #ids == 0 and redis.call('ZCARD', leases_key) <= 1 and redis.call('LLEN', wait_key) == 0
-  and redis.call('ZCARD', prioritized_key) == 0 then
+-- A settle that records nothing ends no job, so it drains nothing.
+if settled > 0 and seq >= first_seq and #ids == 0 and redis.call('ZCARD', leases_key) <= 1
+  and redis.call('LLEN', wait_key) == 0 and redis.call('ZCARD', prioritized_key) == 0 then
   emit('drained', {'{}'})
 end
 -- include: totals

@@ -25,7 +25,9 @@ local PINNED, SLICE = 1125899906842624, 100
 if replayed then return {'OK', 0, 0, 0, 0, -1, -1, event_bytes} end
 local lease, max_stalls, limit = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local swept_at = tonumber(redis.call('HGET', meta_key, 'swept_at')) or 0
-local expired = redis.call('ZRANGEBYSCORE', leases_key, '-inf', now, 'LIMIT', 0, limit)
+-- The latest first: slice after slice goes to the head of the line, and all of it stands there in order.
+local latest, expired = redis.call('ZREVRANGEBYSCORE', leases_key, now, '-inf', 'LIMIT', 0, limit), {}
+for index = #latest, 1, -1 do expired[#expired + 1] = latest[index] end
 local reclaimed = 0
 if #expired > 0 and now - swept_at > lease / 2 then
   -- Nobody swept for half a lease: the server was paused or restarted, or nobody was awake. Live workers get one

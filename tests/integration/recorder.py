@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import pytest
 
 from eventq.commands.upkeep import SweepReply, sweep_queue
-from eventq.commands.work import Claimed, settle_and_claim
+from eventq.commands.work import Claimed, Outcome, settle_and_claim
 from eventq.events import Event, JobEvent
 
 if TYPE_CHECKING:
@@ -91,6 +91,23 @@ async def claim_silently(queue: Queue[Any, Any], wanted: int = 1, *, lease: floa
         outcomes=[],
     )
     return (await context.runner.run(command)).jobs
+
+
+async def settle_silently(queue: Queue[Any, Any]) -> None:
+    """Claim one job and complete it without a result, in two calls and nothing else: no worker, no scheduler."""
+    (job,) = await claim_silently(queue)
+    context = queue.context
+    rule = (await context.require(job.id)).record.spec.remove_on_complete
+    command = settle_and_claim(
+        context.keys,
+        worker="silent",
+        lease_ms=60_000,
+        wanted=0,
+        retention=context.retention,
+        progress=[],
+        outcomes=[Outcome(job.id, job.token, "completed", '"name":"n","attempt":1,"worker":"silent"', "", rule)],
+    )
+    assert (await context.runner.run(command)).stale == []
 
 
 async def sweep(queue: Queue[Any, Any], *, lease: float = 60, max_stalls: int = 2) -> SweepReply:

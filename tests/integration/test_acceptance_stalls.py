@@ -160,15 +160,15 @@ def sweeping_thread(queue: Queue[Any, Any]) -> Iterator[None]:
 
 
 async def on_the_loop(job: Job[Any, Any]) -> None:
-    await asyncio.sleep(LEASE * 2.5)  # sleep-ok: the length of the job is what the test is about
+    await asyncio.sleep(LEASE * 2.2)  # sleep-ok: the length of the job is what the test is about
 
 
 async def blocking_the_loop(job: Job[Any, Any]) -> None:
-    time.sleep(LEASE * 2.5)  # noqa: ASYNC251  # sleep-ok: a processor that does what it should not
+    time.sleep(LEASE * 2.2)  # noqa: ASYNC251  # sleep-ok: a processor that does what it should not
 
 
 def in_a_thread(job: Job[Any, Any]) -> None:
-    time.sleep(LEASE * 2.5)  # sleep-ok: the length of the job is what the test is about
+    time.sleep(LEASE * 2.2)  # sleep-ok: the length of the job is what the test is about
 
 
 @pytest.mark.parametrize("processor", [on_the_loop, blocking_the_loop, in_a_thread])
@@ -177,12 +177,11 @@ async def test_a_job_longer_than_its_lease_never_stalls(url: str, queue_name: st
     async with Queue(queue_name, url=url) as queue, Recorder(queue) as recorder:
         with sweeping_thread(queue):
             async with Worker(queue, processor, lease=LEASE):
-                jobs = await queue.add_bulk([NewJob("n", 1), NewJob("n", 2)] if processor is in_a_thread else [NewJob("n", 1)])
-                await recorder.wait(CompletedEvent, 1)
-                if processor is in_a_thread:
-                    await jobs[0].result(timeout=5)
-        assert recorder.counts()["stalled"] == 0
-        assert recorder.kinds(jobs[0].id) == ["added", "active", "completed"]
+                job = await queue.add("n")
+                await job.result(timeout=5)
+        assert recorder.kinds(job.id) == ["added", "active", "completed"]
+        (completed,) = recorder.of(CompletedEvent)
+        assert completed.ran > LEASE * 2
 
 
 async def test_a_job_without_renewals_does_stall(url: str, queue_name: str) -> None:

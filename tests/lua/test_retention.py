@@ -58,17 +58,15 @@ def test_by_age_once_a_second(lab: Lab) -> None:
     lab.advance(59.5)
     middle = end(lab, 1, rules=rules)
     assert lab.ids(JobState.COMPLETED) == [*old, *middle]
-    lab.redis("HSET", lab.keys["meta"], "aged_at", lab.now())
-    lab.redis("HINCRBY", lab.keys["meta"], "clock_offset", 700)
-    # The rule was looked at less than a second ago.
-    looked_at = lab.now() if lab.now() - int(lab.meta("aged_at") or 0) < 950 else None
-    if looked_at:
-        end(lab, 1, rules=rules)
-        assert lab.ids(JobState.COMPLETED)[:3] == [*old, *middle]
-    lab.advance(1)
-    young = end(lab, 1, rules=rules)
-    assert set(old).isdisjoint(lab.ids(JobState.COMPLETED))
-    assert {*middle, *young} <= set(lab.ids(JobState.COMPLETED))
+    lab.advance(10)
+    # As if the rule had been looked at just now, by a clock that runs ahead a little: no slow machine makes it a second.
+    lab.redis("HSET", lab.keys["meta"], "aged_at", lab.now() + 10_000)
+    late = end(lab, 1, rules=rules)
+    assert lab.ids(JobState.COMPLETED) == [*old, *middle, *late], "looked at less than a second ago"
+    lab.advance(11)
+    last = end(lab, 1, rules=rules)
+    assert lab.ids(JobState.COMPLETED) == [*middle, *late, *last]
+    assert lab.now() - int(lab.meta("aged_at") or 0) < 10_000
 
 
 def test_remove_now(lab: Lab) -> None:
@@ -145,6 +143,7 @@ def test_count_and_age_of_its_own(lab: Lab) -> None:
 def test_an_evicted_jobs_timer_does_not_touch_a_later_job_of_its_id(lab: Lab) -> None:
     """The age of a job that is gone is not the age of another with the same own id."""
     lab.finish(new(job_id="own"), rule="count:1 age:10000")
+    lab.advance(0.1)
     end(lab, 1, rule="count:1 age:60000")
     assert lab.state("own") is None
     lab.finish(new(job_id="own"), rule="forever")

@@ -55,7 +55,7 @@ def test_outcome_events_say_everything(lab: Lab) -> None:
         outcome(badly, "exhausted"),
         outcome(again, "retry", 7_000),
     )
-    completed, retrying, failed = lab.events()[-3:]
+    completed, retrying, failed = lab.events()[-4:-1]
     assert isinstance(completed, CompletedEvent)
     assert isinstance(retrying, RetryingEvent)
     assert isinstance(failed, FailedEvent)

@@ -66,5 +66,5 @@ def test_a_server_that_is_away_is_named_without_its_password() -> None:
     """Where, how long, what the driver said, and what the caller may do."""
     ours = unavailable("script add_jobs", "redis://h:6379/0", 10.04, ConnectionError("refused"))
     assert isinstance(ours, QueueUnavailable)
-    for words in ("script add_jobs", "redis://h:6379/0", "10 seconds", "refused", "job_id"):
+    for words in ("script add_jobs", "redis://h:6379/0", "10.0 seconds", "refused", "job_id"):
         assert words in str(ours)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from eventq import Backoff, JobOptions, Limits, Retry, Unrecoverable
+from eventq.codec import Codec
 from eventq.outcome import TimedOut, UnreadableResult, Verdict, completed, describe, event_facts, failed, identity, result_text
 from eventq.records import Record
 
@@ -91,7 +91,8 @@ def test_unrecoverable_ends_a_job_whatever_is_left() -> None:
 @pytest.mark.parametrize(("delay", "wait"), [(2.5, 2500), (0, 0), (None, 7000)])
 def test_retry_says_when(delay: float | None, wait: int) -> None:
     """Retry(delay=) stands over the backoff; without a delay the backoff decides."""
-    assert ("retry", wait) == (fail(Retry(delay=delay), attempts=2, backoff=7).word, fail(Retry(delay=delay), attempts=2, backoff=7).extra)
+    verdict = fail(Retry(delay=delay), attempts=2, backoff=7)
+    assert ("retry", wait) == (verdict.word, verdict.extra)
 
 
 def test_retry_is_an_attempt() -> None:
@@ -134,19 +135,12 @@ class Hostile(Exception):
         raise RuntimeError("no text")
 
 
-@pytest.mark.parametrize(
-    "make", [Hostile, lambda: ValueError("\ud800 lone surrogate"), lambda: ValueError("\0\n\t\"'\\"), lambda: RecursionError()]
-)
-def test_no_error_can_break_its_description(make: Callable[[], Exception]) -> None:
+@pytest.mark.parametrize("error", [Hostile(), ValueError("\ud800 lone surrogate"), ValueError("\0\n\t\"'\\")])
+def test_no_error_can_break_its_description(error: Exception) -> None:
     """Broken __str__, surrogates and control characters are described and can be stored."""
-    verdict = fail(make())
+    verdict = fail(error)
     assert isinstance(event_facts(verdict.facts)["error"], dict)
     assert json.loads(verdict.body)["type"]
-
-
-def test_a_class_with_a_surrogate_in_its_name_can_be_described() -> None:
-    """Even a name that has no UTF-8 form is stored."""
-    assert json.loads(fail(type("Odd\ud800", (Exception,), {})("x")).body)["type"].startswith("tests")
 
 
 def test_the_event_leaves_the_traceback_with_the_job() -> None:
@@ -155,14 +149,13 @@ def test_the_event_leaves_the_traceback_with_the_job() -> None:
         raise ValueError("boom")
     except ValueError as error:
         verdict = fail(error)
-    assert {"type": "ValueError", "message": "boom"} == event_facts(verdict.facts)["error"]
+    assert '"type":"ValueError","message":"boom"' in verdict.facts
+    assert "line" not in verdict.facts
     assert "Traceback" in json.loads(verdict.body)["traceback"]
 
 
 def test_a_result_that_cannot_be_stored_fails_for_good() -> None:
     """The codec's refusal becomes Unrecoverable, chained."""
-    from eventq.codec import Codec
-
     encode = Codec[Any](Any, what="result", limit=10, option="Limits.result").encode
     assert None is result_text(encode, None)
     assert "[1]" == result_text(encode, [1])

@@ -1,11 +1,12 @@
 -- What is kept of finished jobs. A rule is text: '' the queue's own rule, '0' remove now, 'forever', 'count:N',
--- 'age:MS', 'count:N age:MS'. Jobs with an age of their own (or for ever) stand in their set above PINNED, out of reach of
--- the queue's rule; their own age is a timer. Needs: now, emit, meta, aged, timers_key and the record columns.
+-- 'age:MS', 'count:N age:MS'. A job's own age is a timer. Jobs with an own age alone (or for ever) stand in their set above
+-- PINNED, out of reach of every other rule. A count is kept by evicting the oldest, so a job with one stands where it can be
+-- evicted, and takes its timer along then (meta.own_ages). Needs: now, emit, meta, aged, timers_key, the record columns.
 local PINNED, SLICE = 1125899906842624, 100
 -- include: forget
 -- include: evict
 local function finish(key, state, jobs, keep, age)
-  local scores, gone, by_queue, size = {}, {}, false, 0
+  local scores, gone, by_queue, own_ages, size = {}, {}, false, false, 0
   for index, id in ipairs(jobs.ids) do
     local rule, score = jobs.rules[index], now_text
     if rule == '' then
@@ -16,7 +17,7 @@ local function finish(key, state, jobs, keep, age)
       local own, own_age = string.match(rule, 'count:(%d+)'), string.match(rule, 'age:(%d+)')
       if own then keep = keep < 0 and tonumber(own) or math.min(keep, tonumber(own)) end
       if own_age then redis.call('ZADD', timers_key, now + own_age, 'keep ' .. id) end
-      if own_age or not own then score = now + PINNED end
+      if own then own_ages = own_ages or own_age else score = now + PINNED end
     end
     if score then
       scores[size + 1], scores[size + 2] = score, id
@@ -26,5 +27,6 @@ local function finish(key, state, jobs, keep, age)
   forget(gone, state, 'retention')
   if size == 0 then return end
   redis.call('ZADD', key, unpack(scores))
+  if own_ages then redis.call('HSET', meta_key, 'own_ages', 1) end
   evict(key, state, keep, by_queue and age or -1)
 end

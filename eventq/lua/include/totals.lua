@@ -1,30 +1,20 @@
 -- Authoritative totals per job name, written by the script that makes the transition: `totals[kind][name]` is collected in
--- the script and added here, once per call. After 100 names: __other__. Needs: totals, meta_key, totals_key.
-do
-  local names, fields, listed = {}, {}, {}
-  for _, counts in pairs(totals) do
-    for name in pairs(counts) do
-      if listed[name] == nil then
-        listed[name] = false
-        names[#names + 1], fields[#fields + 1] = name, 'added ' .. name
+-- the script and added here, once per call. After 100 names: __other__. A field that did not exist before is the moment to
+-- ask whether its name stands for itself: when it is added and there is room, or has been added. Needs: totals, meta_key,
+-- totals_key.
+for kind, counts in pairs(totals) do
+  for name, n in pairs(counts) do
+    if redis.call('HINCRBY', totals_key, kind .. ' ' .. name, n) == n then
+      local listed
+      if kind == 'added' then
+        listed = (tonumber(redis.call('HGET', meta_key, 'names')) or 0) < 100
+        if listed then redis.call('HINCRBY', meta_key, 'names', 1) end
+      else
+        listed = name == '__other__' or redis.call('HEXISTS', totals_key, 'added ' .. name) == 1
       end
-    end
-  end
-  if #names > 0 then
-    local known, room = redis.call('HMGET', totals_key, unpack(fields)), nil
-    for index, name in ipairs(names) do
-      listed[name] = known[index] and true
-      if not known[index] and totals.added and totals.added[name] then
-        room = room or 100 - (tonumber(redis.call('HGET', meta_key, 'names')) or 0)
-        if room > 0 then
-          room, listed[name] = room - 1, true
-          redis.call('HINCRBY', meta_key, 'names', 1)
-        end
-      end
-    end
-    for kind, counts in pairs(totals) do
-      for name, n in pairs(counts) do
-        redis.call('HINCRBY', totals_key, kind .. ' ' .. (listed[name] and name or '__other__'), n)
+      if not listed then
+        redis.call('HDEL', totals_key, kind .. ' ' .. name)
+        redis.call('HINCRBY', totals_key, kind .. ' __other__', n)
       end
     end
   end

@@ -1,0 +1,204 @@
+"""Leases: renewed, ended by the sweep, given back. A lease that is gone stays gone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from eventq.commands.manage import pause_queue
+from eventq.commands.work import Held, release_jobs, renew_leases
+from eventq.events import FailedEvent, ReleasedEvent, StalledEvent
+from eventq.states import JobState
+
+from .lab import LEASE_MS, WORKER, Lab, fragment, held, new, outcome
+
+
+def test_a_renewal_moves_the_deadline(lab: Lab) -> None:
+    """The lease ends that long after the renewal; what is not ours is named by its index."""
+    lab.add(new(), new(), new())
+    jobs = lab.claim(3).jobs
+    lab.settle(outcome(jobs[1]))
+    lab.advance(30)
+    before = lab.now()
+    lost = lab.call(renew_leases(lab.keys, LEASE_MS, [held(jobs[0]), held(jobs[1]), Held("nobody", "x.1.0"), held(jobs[2])]))
+    assert lost == [1, 2]
+    leases = lab.column("leases")
+    assert all(before + LEASE_MS <= leases[jobs[index].id] <= lab.now() + LEASE_MS for index in (0, 2))
+    assert jobs[1].id not in leases
+
+
+def test_a_renewal_never_resurrects(lab: Lab) -> None:
+    """Once the sweep took a job back, its old worker's renewal says so and changes nothing, whoever has the job now."""
+    lab.add(new())
+    (old,) = lab.claim().jobs
+    lab.expire_leases()
+    lab.sweep()
+    assert lab.call(renew_leases(lab.keys, LEASE_MS, [held(old)])) == [0]
+    assert (lab.members("leases"), lab.state(old.id)) == ([], JobState.WAITING)
+
+    (young,) = lab.claim(worker="worker-2").jobs
+    leases = lab.column("leases")
+    assert lab.call(renew_leases(lab.keys, LEASE_MS * 9, [held(old)])) == [0]
+    assert lab.column("leases") == leases
+    assert lab.call(renew_leases(lab.keys, LEASE_MS, [held(young)])) == []
+
+
+def test_a_renewed_lease_is_not_swept(lab: Lab) -> None:
+    """Of two jobs whose leases ran equally long only the one that nobody renewed is taken back."""
+    lab.add(new(), new())
+    dead, alive = lab.claim(2).jobs
+    lab.advance(LEASE_MS / 1000 - 10)
+    lab.sweep()
+    lab.call(renew_leases(lab.keys, LEASE_MS, [held(alive)]))
+    lab.advance(11)
+    assert lab.sweep().reclaimed == 1
+    assert (lab.state(dead.id), lab.state(alive.id)) == ("waiting", "active")
+
+
+def test_stalled_jobs_go_to_the_head_in_order(lab: Lab) -> None:
+    """What a dead worker held runs next, as it would have; a prioritized job goes back to its own place."""
+    lab.add(*[new(job_id=job_id) for job_id in "abcde"], *[new(job_id=f"p{index}", priority=4) for index in range(3)])
+    lab.claim(4)
+    lab.settle(outcome(lab.claim(1).jobs[0]))
+    lab.claim(2)
+    lab.add(new(job_id="f"))
+    lab.expire_leases()
+    reply = lab.sweep()
+    assert (reply.reclaimed, reply.more, reply.next_lease_ms) == (6, False, None)
+    assert lab.waiting() == list("abcdf")
+    assert lab.members("prioritized") == ["p0", "p1", "p2"]
+
+
+def test_a_stalled_event_says_what_was_lost(lab: Lab) -> None:
+    """Who held it, for how long, how often it stalled; the attempt is not raised by it."""
+    lab.add(new())
+    (job,) = lab.claim().jobs
+    lab.expire_leases()
+    lab.fresh()
+    lab.sweep()
+    (event,) = lab.fresh()
+    assert isinstance(event, StalledEvent)
+    assert (event.job_id, event.name, event.worker, event.attempt) == (job.id, "job", WORKER, 1)
+    assert (event.stalls, event.state, event.previous) == (1, "waiting", "active")
+    assert LEASE_MS <= event.ran_ms < LEASE_MS + 10_000
+    run = lab.job(job.id).run
+    assert (run.token, run.worker, run.starts, run.stalls, run.fails) == ("-", "-", 1, 1, 0)
+    assert lab.total("stalled") == 1
+
+
+def test_too_many_stalls_fail_a_job(lab: Lab) -> None:
+    """A job that takes its workers down with it ends failed, with the reason, and blocks nothing any more."""
+    lab.add(new(attempts=9))
+    for stalls in (1, 2, 3):
+        (job,) = lab.claim().jobs
+        lab.expire_leases()
+        lab.fresh()
+        lab.sweep(max_stalls=2)
+        assert (lab.job(job.id).run.stalls, lab.fresh_kinds()) == (stalls, ["stalled"] if stalls < 3 else ["failed"])
+    assert lab.state(job.id) is JobState.FAILED
+    assert json.loads(lab.job(job.id).result or "")["type"] == "Stalled"
+    event = lab.events()[-1]
+    assert isinstance(event, FailedEvent)
+    assert (event.reason, event.exhausted, event.stalls, event.error.type) == ("stalled", False, 3, "Stalled")
+    assert (lab.total("stalled"), lab.total("failed"), lab.total("exhausted")) == (3, 1, 0)
+
+
+@pytest.mark.parametrize("swept", [False, True])
+def test_leases_that_nobody_watched_get_another_third(lab: Lab, swept: bool) -> None:
+    """After a pause of the server live workers get one renewal first, so that nothing runs twice in mass."""
+    lab.add(new(), new(), new())
+    if swept:
+        lab.sweep()
+    dead, alive = lab.claim(2).jobs
+    late = lab.claim(1, lease_ms=LEASE_MS * 3).jobs[0]
+    lab.advance(LEASE_MS / 1000 + 1)
+    before = lab.now()
+    leases = lab.column("leases")
+    reply = lab.sweep()
+    assert reply.reclaimed == 0
+    assert LEASE_MS / 3 - 5_000 < (reply.next_lease_ms or 0) <= LEASE_MS / 3
+    granted = lab.column("leases")
+    assert all(before + LEASE_MS // 3 <= granted[job.id] <= lab.now() + LEASE_MS // 3 for job in (dead, alive))
+    assert granted[late.id] == leases[late.id], "a lease that runs is left alone"
+
+    lab.advance(10)
+    assert lab.call(renew_leases(lab.keys, LEASE_MS, [held(alive)])) == []
+    assert lab.sweep().reclaimed == 0
+    lab.advance(11)
+    assert lab.sweep().reclaimed == 1
+    assert (lab.state(dead.id), lab.state(alive.id), lab.state(late.id)) == ("waiting", "active", "active")
+
+
+def test_a_sweep_takes_back_a_slice(lab: Lab) -> None:
+    """A hundred per call; `more` asks for the next call at once, and the order is kept over calls."""
+    ids = [f"{index:03}" for index in range(150)]
+    lab.add(*[new(job_id=job_id) for job_id in ids], new(job_id="behind"))
+    lab.claim(75)
+    lab.advance(0.1)
+    lab.claim(75)
+    lab.expire_leases()
+    first, second = lab.sweep(), lab.sweep()
+    assert [(reply.reclaimed, reply.more) for reply in (first, second)] == [(100, True), (50, False)]
+    assert first.next_lease_ms == 0
+    assert lab.waiting() == [*ids, "behind"]
+
+
+def test_a_sweep_promotes_what_is_due(lab: Lab) -> None:
+    """Where no worker claims, the sweep moves due jobs into line, a slice at a time, and says when the next is due."""
+    lab.add(*[new(delay=5) for _ in range(120)], new(delay=100))
+    lab.advance(6)
+    first, second = lab.sweep(), lab.sweep()
+    assert [(reply.promoted, reply.more) for reply in (first, second)] == [(100, True), (20, False)]
+    assert (first.next_due_ms, second.promoted) == (0, 20)
+    assert 88_000 < (second.next_due_ms or 0) <= 94_000
+    assert lab.counts() == {"waiting": 120, "delayed": 1}
+
+
+def test_a_sweep_says_when_to_come_again(lab: Lab) -> None:
+    """Next lease, next due job, next timer and the bytes of events, or None where there is nothing."""
+    reply = lab.sweep()
+    assert (reply.next_lease_ms, reply.next_due_ms, reply.event_bytes) == (None, None, 0)
+    lab.add(new(), new(delay=30))
+    lab.claim()
+    reply = lab.sweep()
+    assert LEASE_MS - 5_000 < (reply.next_lease_ms or 0) <= LEASE_MS
+    assert 25_000 < (reply.next_due_ms or 0) <= 30_000
+    assert 86_000_000 < (reply.next_timer_ms or 0) <= 86_400_000, "the first writer's call record"
+    assert reply.event_bytes == sum(len(entry.fields["events"]) for entry in lab.entries())
+
+
+def test_a_sweep_arms_the_marker_again(lab: Lab) -> None:
+    """A wake-up that was lost is made good within a second; where nothing waits, or the queue is paused, it is cleared."""
+    lab.add(new())
+    lab.redis("DEL", lab.keys["marker"])
+    lab.sweep()
+    assert lab.marker() == {"0"}
+    lab.call(pause_queue(lab.keys))
+    lab.redis("ZADD", lab.keys["marker"], 0, 0)
+    lab.sweep()
+    assert lab.marker() == set()
+
+
+def test_released_jobs_go_to_the_head_in_order(lab: Lab) -> None:
+    """A closing worker's jobs run next, as named, uncounted as attempts; only those that are still its own."""
+    lab.add(*[new(job_id=job_id) for job_id in "abcd"], *[new(job_id=f"p{index}", priority=4) for index in range(2)])
+    jobs = lab.claim(6).jobs
+    lab.settle(outcome(jobs[1]))
+    lab.add(new(job_id="e"))
+    lab.advance(2)
+    lab.fresh()
+    assert lab.call(release_jobs(lab.keys, [held(job) for job in jobs] + [Held("nobody", "x.1.0", fragment(jobs[0]))])) == 5
+    assert lab.waiting() == list("acde")
+    assert lab.members("prioritized") == ["p0", "p1"]
+    events = lab.fresh()
+    assert [event.job_id for event in events if isinstance(event, ReleasedEvent)] == ["a", "c", "d", "p0", "p1"]
+    event = events[0]
+    assert isinstance(event, ReleasedEvent)
+    assert (event.worker, event.attempt, event.state, event.previous) == (WORKER, 1, "waiting", "active")
+    assert 2 <= event.ran < 5
+    run = lab.job("a").run
+    assert (run.token, run.starts, run.fails, run.stalls, run.releases) == ("-", 1, 0, 0, 1)
+    assert lab.total("released") == 5
+    assert lab.marker() == {"0", "1", "2", "3"}
+    assert lab.settle(outcome(jobs[0])) == [0], "a run that was given back may not settle"

@@ -1,0 +1,107 @@
+"""Pausing, resuming, retrying by hand, removing."""
+
+from __future__ import annotations
+
+import pytest
+
+from eventq.commands.manage import pause_queue, remove_jobs, resume_queue, retry_jobs
+from eventq.events import RemovedEvent, WaitingEvent
+from eventq.states import JobState
+
+from .lab import Lab, new, outcome, progress
+
+
+def test_pause_and_resume(lab: Lab) -> None:
+    """Each says whether it changed anything and is told once; what waits is `paused` meanwhile, the rest is not."""
+    lab.add(new(), new(priority=1), new(delay=60))
+    assert [lab.call(pause_queue(lab.keys)) for _ in range(2)] == [True, False]
+    assert lab.counts() == {"paused": 1, "prioritized": 1, "delayed": 1}
+    assert lab.marker() - {"due"} == set()
+    lab.add(new())
+    assert [lab.call(resume_queue(lab.keys)) for _ in range(2)] == [True, False]
+    assert lab.counts() == {"waiting": 2, "prioritized": 1, "delayed": 1}
+    assert lab.marker() - {"due"} == {"0", "1", "2", "3"}
+    assert [kind for kind in lab.fresh_kinds() if kind != "added"] == ["paused", "resumed"]
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_retrying_by_hand(lab: Lab, reset: bool) -> None:
+    """A finished job goes back in line without its result; whether its failures count on is the caller's choice."""
+    record = new(attempts=2)
+    lab.add(record)
+    for word in ("retry", "exhausted"):
+        (job,) = lab.claim().jobs
+        lab.settle(outcome(job, word))
+    lab.add(new(job_id="before"))
+    lab.fresh()
+    assert lab.call(retry_jobs(lab.keys, [record.id], state=JobState.FAILED, reset_attempts=reset)) == "r"
+    stored = lab.job(record.id)
+    assert (stored.state, stored.result, stored.run.finished_ms) == ("waiting", None, 0)
+    assert (stored.run.starts, stored.run.fails) == (2, 0 if reset else 2)
+    assert lab.waiting() == ["before", record.id]
+    (event,) = lab.fresh()
+    assert isinstance(event, WaitingEvent)
+    assert (event.job_id, event.name, event.state, event.previous) == (record.id, "job", "waiting", "failed")
+    assert lab.marker() >= {"0"}
+
+
+def test_only_jobs_of_the_named_state_are_retried(lab: Lab) -> None:
+    """A letter per job, in order: retried, in another state, missing; the same one twice is retried once."""
+    failed, completed, waiting = new(priority=3), new(), new()
+    lab.finish(failed, word="failed")
+    lab.finish(completed)
+    lab.add(waiting)
+    ids = [failed.id, completed.id, waiting.id, "nobody", failed.id]
+    assert lab.call(retry_jobs(lab.keys, ids, state=JobState.FAILED, reset_attempts=False)) == "rssms"
+    assert lab.state(failed.id) is JobState.PRIORITIZED
+    assert lab.call(retry_jobs(lab.keys, ids, state=JobState.COMPLETED, reset_attempts=False)) == "srsms"
+    assert lab.counts() == {"waiting": 2, "prioritized": 1}
+    assert lab.redis("HGET", lab.keys["results"], failed.id) is None
+
+
+def test_a_retried_prioritized_job_stands_before_its_juniors(lab: Lab) -> None:
+    """Retried by hand it returns to the place it was given when it was added."""
+    lab.finish(new(job_id="old", priority=2), word="failed")
+    lab.add(new(job_id="young", priority=2))
+    lab.call(retry_jobs(lab.keys, ["old"], state=JobState.FAILED, reset_attempts=True))
+    assert [job.id for job in lab.claim(2).jobs] == ["old", "young"]
+
+
+def test_remove_leaves_nothing_of_a_job(lab: Lab) -> None:
+    """In whatever state but running: gone from every column, and told per state; a letter per job in order."""
+    lab.add(new(job_id="done", data="1" * 2_000), new(job_id="bad"), new(job_id="running"))
+    done, bad, _ = lab.claim(3).jobs
+    lab.claim(0, progress=[progress(done, "5")], outcomes=[outcome(done, result="1"), outcome(bad, "failed", "age:9000")])
+    lab.add(new(job_id="waiting", data="1" * 2_000), new(job_id="delayed", delay=60), new(job_id="first", priority=1))
+    lab.fresh()
+    ids = ["waiting", "running", "delayed", "nobody", "first", "done", "bad", "bad"]
+    assert lab.call(remove_jobs(lab.keys, ids)) == "dadmdddm"
+
+    stored = lab.dump()
+    assert set(stored["jobs"]) == {"running"}
+    assert set(stored["runs"]) == {"running"}
+    assert not {"data", "results", "progress", "delayed", "prioritized", "completed", "failed"} & set(stored)
+    assert not [timer for timer in stored["timers"] if timer.startswith("keep ")]
+    removed = [event for event in lab.fresh() if isinstance(event, RemovedEvent)]
+    assert {(event.job_ids, event.previous, event.reason) for event in removed} == {
+        ((job_id,), state, "removed")
+        for job_id, state in [
+            ("waiting", "waiting"),
+            ("delayed", "delayed"),
+            ("first", "prioritized"),
+            ("done", "completed"),
+            ("bad", "failed"),
+        ]
+    }
+
+
+def test_remove_goes_by_where_a_job_stands_now(lab: Lab) -> None:
+    """A job that was delayed and is in line by now leaves a hole; a retried one is taken out of `delayed`."""
+    lab.add(new(job_id="due", delay=5), new(job_id="again"))
+    (job,) = lab.claim().jobs
+    lab.settle(outcome(job, "retry", 60_000))
+    lab.advance(6)
+    lab.sweep()
+    assert lab.call(remove_jobs(lab.keys, ["due", "again"])) == "dd"
+    assert (lab.meta("holes"), lab.counts()) == ("1", {})
+    assert lab.claim(5).jobs == []
