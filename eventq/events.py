@@ -6,17 +6,18 @@
 | duplicated | an own id existed already; nothing was stored | job_id, name |
 | waiting | into line: due, retried by hand | job_id, name, state, previous, due |
 | active | a worker claimed it; `seq` is the run's fence | job_id, name, attempt, worker, waited |
-| progress | updated by its processor | job_id, name, attempt, progress |
+| progress | updated by its processor | job_id, name, attempt, worker, progress |
 | completed | final | job_id, name, attempt, worker, waited, ran, result or result_omitted, trace context |
 | retrying | an attempt failed and will run again | job_id, name, attempt, worker, waited, ran, error, state, due |
-| failed | final | job_id, name, attempt, worker, waited, ran, error, reason, exhausted, trace context |
-| released | given back by its worker, uncounted | job_id, name, attempt, worker, ran, state |
-| stalled | its lease ran out; back in line | job_id, name, attempt, worker, ran, stalls, state |
+| failed | final | job_id, name, attempt, worker, waited, ran, error, reason, exhausted, stalls, trace context |
+| released | given back by its worker, uncounted | job_id, name, attempt, worker, ran, state, previous |
+| stalled | its lease ran out; back in line | job_id, name, attempt, worker, ran, stalls, state, previous, trace context |
 | removed | no longer stored, in bulk | job_ids, previous, reason |
 | drained | the last job in line ended | |
 | paused, resumed | the queue | |
 | lost | a reader found a gap; made by the reader | count, reason |
-| error, worker_started, worker_stopped | this process only, never on the stream | worker, message |
+| error | what is no job's failure: a lost connection or lease, a listener that raised | worker, type, message |
+| worker_started, worker_stopped | a worker's life | worker, concurrency |
 
 `waited` and `ran` are seconds by Redis' clock; `reason` of failed is error, stalled or timeout.
 """
@@ -119,6 +120,7 @@ class ProgressEvent(JobEvent, frozen=True, kw_only=True):
     """A processor reported progress: a number or a JSON object."""
 
     kind: ClassVar[str] = "progress"
+    worker: str = ""
     progress: Any = None
 
 
@@ -199,10 +201,14 @@ class ResumedEvent(Event, frozen=True, kw_only=True):
 
 
 class ErrorEvent(Event, frozen=True, kw_only=True):
-    """Trouble that is no job's failure: lost connection, lost lease, a listener that raised. This process only."""
+    """Trouble that is no job's failure: lost connection, lost lease, a listener that raised.
+
+    `error` is the exception itself where the event is told in the process that had it; on the stream there is its `type`.
+    """
 
     kind: ClassVar[str] = "error"
     worker: str = ""
+    type: str = ""
     message: str = ""
     error: BaseException | None = None
 
@@ -219,14 +225,15 @@ class LostEvent(Event, frozen=True, kw_only=True):
 
 
 class WorkerStartedEvent(Event, frozen=True, kw_only=True):
-    """A worker of this process began to claim. This process only."""
+    """A worker began to claim."""
 
     kind: ClassVar[str] = "worker_started"
     worker: str = ""
+    concurrency: int = 0
 
 
 class WorkerStoppedEvent(Event, frozen=True, kw_only=True):
-    """A worker of this process ended. This process only."""
+    """A worker ended in good order."""
 
     kind: ClassVar[str] = "worker_stopped"
     worker: str = ""
@@ -236,11 +243,12 @@ STREAM_EVENTS: Final[dict[str, type[Event]]] = {
     cls.kind: cls
     for cls in (
         AddedEvent, DuplicatedEvent, WaitingEvent, ActiveEvent, ProgressEvent, CompletedEvent, RetryingEvent, FailedEvent,
-        ReleasedEvent, StalledEvent, RemovedEvent, DrainedEvent, PausedEvent, ResumedEvent,
+        ReleasedEvent, StalledEvent, RemovedEvent, DrainedEvent, PausedEvent, ResumedEvent, ErrorEvent, WorkerStartedEvent,
+        WorkerStoppedEvent,
     )
 }  # fmt: skip
 LOCAL_EVENTS: Final[dict[str, type[Event]]] = {
-    cls.kind: cls for cls in (LostEvent, ErrorEvent, WorkerStartedEvent, WorkerStoppedEvent)
+    cls.kind: cls for cls in (LostEvent,)
 }
 KINDS: Final = (*STREAM_EVENTS, *LOCAL_EVENTS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
@@ -139,11 +140,12 @@ class Job(Generic[DataT, ResultT]):
         Written with the next call, at most ten times a second per job, the latest value wins and always before the outcome.
         Raises InvalidJob for anything else, InvalidState outside a processor.
         """
-        if isinstance(progress, bool) or not isinstance(progress, int | float | dict):
+        is_endless = isinstance(progress, float) and not math.isfinite(progress)
+        if is_endless or isinstance(progress, bool) or not isinstance(progress, int | float | dict):
             raise InvalidJob(f"progress {progress!r}: must be a number or a JSON object (dict)")
         text = encode_json(progress, "progress")
-        if len(text) > PROGRESS_BYTES:
-            raise InvalidJob(f"progress of {len(text)} bytes: larger than the limit of {PROGRESS_BYTES} bytes")
+        if (size := len(text) if text.isascii() else len(text.encode())) > PROGRESS_BYTES:
+            raise InvalidJob(f"progress of {size} bytes: larger than the limit of {PROGRESS_BYTES} bytes")
         if self._report is None:
             raise InvalidState(f"job {self.id!r}: progress is reported by its processor only", queue=self.queue, job_id=self.id)
         self._stored_progress = progress

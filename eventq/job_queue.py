@@ -211,7 +211,14 @@ class JobQueue(Listening, Generic[DataT, ResultT]):
     def __repr__(self) -> str:
         return f"<JobQueue {self.name} {self.worker!r}>"
 
+    def off(self, kind: str, receiver: Callable[[Any], object]) -> None:
+        """Disconnect a receiver; one that was never connected is no error."""
+        self.queue.off(kind, receiver)
+        self.worker.off(kind, receiver)
+
     def _listen(self, kind: str, receiver: Callable[[Any], object]) -> None:
         # One place to listen: the queue hears everybody's events, what concerns this process comes from its worker.
         listening = self.worker if kind in ("error", "worker_started", "worker_stopped") else self.queue
         listening.on(kind, receiver)
+        if kind == "error":
+            self.queue.listeners.connect(kind, receiver)  # what the queue's own listeners raise

@@ -180,7 +180,7 @@ class Lanes:
             if outcomes and size > CALL_BYTES:
                 break
             outcomes.append(self._outcomes.popleft())
-        progress = [self._progress.pop(token) for token in list(self._progress)[:BATCH_JOBS]] if self._progress else []
+        progress = self._next_progress(outcomes) if self._progress else []
         wanted = 0
         if self._hungry or outcomes:
             # Half of all slots per lane, so that the other lane has jobs to run while this one's call is away.
@@ -189,6 +189,15 @@ class Lanes:
             if self._outcomes or (self._hungry and free > wanted):
                 self._kick()
         return outcomes, progress, wanted
+
+    def _next_progress(self, outcomes: Sequence[Settlement]) -> list[ProgressUpdate]:
+        """Return what goes out with these outcomes: theirs first, as it is refused once they are in."""
+        tokens = dict.fromkeys(token for each in outcomes if (token := each.outcome.token) in self._progress)
+        for token in self._progress:
+            if len(tokens) >= BATCH_JOBS:
+                break
+            tokens.setdefault(token)
+        return [self._progress.pop(token) for token in tokens]
 
     def _command(self, outcomes: Sequence[Settlement], progress: Sequence[ProgressUpdate], wanted: int) -> Any:
         return settle_and_claim(

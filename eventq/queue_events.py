@@ -241,7 +241,7 @@ class EventStream:
         """Compare where we stand with what the stream is now.
 
         Another epoch, a lower seq, or our entry gone while older ones are kept is a rollback: told, then read again from
-        what both have in common.
+        what both have in common. Later events of which no entry is kept are told as lost, without waiting for the next one.
         """
         self._connects = self._reading.connects
         epoch, seq = await self._reading.run_verb(stream_state(self._context.keys))
@@ -257,8 +257,11 @@ class EventStream:
             self._go_back(Position(epoch, anchor.id, min(end, seq)))
         elif here.seq > seq or is_lost:
             self._go_back(await self._oldest(epoch, seq))
-        elif anchor:
-            self._is_whole = end is not None and end >= here.seq
+        else:
+            self._is_whole = self._is_whole if anchor is None else end is not None and end >= here.seq
+            if seq > here.seq and not await self._reading.run_verb(entry_after(self._context.keys, here.entry_id)):
+                self._position, self._is_whole = Position(epoch, here.entry_id, seq), True
+                self._report_loss(seq - here.seq, "trimmed", self._position)
 
     def _go_back(self, to: Position) -> None:
         self._position, self._is_whole = to, True
@@ -295,7 +298,6 @@ class EventStream:
                 return False
             # A lower seq under a later id: the stream went back while its epoch stayed.
             count, reason = (first - expected, "trimmed") if first > expected else (0, "rollback")
-            self.lost += count
             self._report_loss(count, reason, Position(before.epoch, before.entry_id, first - 1))
         for event in events:
             entry_id = entry.id if event.seq == last else before.entry_id
@@ -305,6 +307,7 @@ class EventStream:
         return True
 
     def _report_loss(self, count: int, reason: str, go_on: Position) -> None:
+        self.lost += count
         event = LostEvent(queue=self._context.name, seq=go_on.seq - count, count=count, reason=reason)
         self._ready.append((event, go_on))
 

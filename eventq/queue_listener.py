@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from eventq.codec import encode_json
+from eventq.commands.events import stream_state
 from eventq.errors import EventqError, JobFailed
 from eventq.events import CompletedEvent, Event, FailedEvent, LostEvent, RemovedEvent
 from eventq.job import stored_error
@@ -15,7 +16,7 @@ from eventq.states import JobState
 
 if TYPE_CHECKING:
     from eventq.context import QueueContext
-    from eventq.records import StoredJob
+    from eventq.records import JobErrorInfo, StoredJob
     from eventq.signals import Listeners
 
 log: Final = logging.getLogger("eventq")
@@ -27,7 +28,8 @@ class QueueListener:
     def __init__(self, context: QueueContext[Any, Any], listeners: Listeners) -> None:
         self._context = context
         self._listeners = listeners
-        self._waiters: dict[str, list[asyncio.Future[Any]]] = {}
+        #: Per job whoever waits for its outcome, with the number of the last event that is older than the wait.
+        self._waiters: dict[str, dict[asyncio.Future[Any], int]] = {}
         self._task: asyncio.Task[None] | None = None
         self._stream: EventStream | None = None
         self._wanted = False
@@ -80,7 +82,10 @@ class QueueListener:
         self.want()
         await self.ready()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(job_id, []).append(future)
+        # Events up to here are in what is looked up next. The reader may still come to them, and the outcome of a run before a
+        # retry, or of another job that had this id, is not what is awaited.
+        _, seq = await self._context.runner.run_verb(stream_state(self._context.keys))
+        self._waiters.setdefault(job_id, {})[future] = seq
         try:
             self._settle(job_id, await self._context.require(job_id))
             async with asyncio.timeout(timeout):
@@ -88,9 +93,8 @@ class QueueListener:
         except TimeoutError:
             raise TimeoutError(f"job {job_id!r} of queue {self._context.name!r} has no outcome after {timeout} seconds") from None
         finally:
-            waiting = self._waiters.get(job_id, [])
-            if future in waiting:
-                waiting.remove(future)
+            waiting = self._waiters.get(job_id, {})
+            waiting.pop(future, None)
             if not waiting:
                 self._waiters.pop(job_id, None)
             if future.done() and not future.cancelled():
@@ -110,18 +114,29 @@ class QueueListener:
 
     async def _tell(self, event: Event) -> None:
         if isinstance(event, LostEvent):
-            for job_id in list(self._waiters):
+            for job_id, waiting in list(self._waiters.items()):
+                waiting.update(dict.fromkeys(waiting, 0))  # after a rollback numbers begin lower
                 await self._look(job_id)
         elif isinstance(event, RemovedEvent):
             for job_id in event.job_ids:
-                self._reject(job_id, self._context.not_found(job_id))
+                self._reject(job_id, self._context.not_found(job_id), event.seq)
         elif isinstance(event, CompletedEvent) and event.job_id in self._waiters:
             if event.result_omitted:
                 await self._look(event.job_id)
             else:
-                self._resolve_text(event.job_id, None if event.result is None else encode_json(event.result, "result"))
+                text = None if event.result is None else encode_json(event.result, "result")
+                self._resolve_text(event.job_id, text, event.seq)
         elif isinstance(event, FailedEvent) and event.job_id in self._waiters:
-            self._reject(event.job_id, self._failure(event.job_id, event.error.type, event.error.message, ""))
+            traceback = await self._traceback(event.job_id)
+            self._reject(event.job_id, self._failure(event.job_id, event.error, traceback), event.seq)
+
+    async def _traceback(self, job_id: str) -> str:
+        """Read what the event leaves out; nothing for a job that is gone already."""
+        try:
+            stored = await self._context.stored(job_id)
+        except EventqError:
+            return ""
+        return stored_error(stored.result).traceback if stored is not None and stored.state is JobState.FAILED else ""
 
     async def _look(self, job_id: str) -> None:
         try:
@@ -139,35 +154,37 @@ class QueueListener:
         if stored.state is JobState.COMPLETED:
             self._resolve_text(job_id, stored.result)
         elif stored.state is JobState.FAILED:
-            error_info = stored_error(stored.result)
-            self._reject(job_id, self._failure(job_id, error_info.type, error_info.message, error_info.traceback))
+            error = stored_error(stored.result)
+            self._reject(job_id, self._failure(job_id, error, error.traceback))
 
-    def _failure(self, job_id: str, type: str, message: str, traceback: str) -> JobFailed:
+    def _failure(self, job_id: str, error: JobErrorInfo, traceback: str) -> JobFailed:
         return JobFailed(
-            f"job {job_id!r} failed: {type}: {message}",
+            f"job {job_id!r} failed: {error.type}: {error.message}",
             queue=self._context.name,
             job_id=job_id,
-            type=type,
-            reason=message,
+            type=error.type,
+            reason=error.message,
             traceback=traceback,
         )
 
-    def _resolve_text(self, job_id: str, text: str | None) -> None:
+    def _resolve_text(self, job_id: str, text: str | None, seq: int | None = None) -> None:
         try:
             # A null after a failed attempt is stored as such: it stands in the place of that attempt's error.
-            self._resolve(job_id, None if text in (None, "null") else self._context.result.decode(text))
+            result = None if text in (None, "null") else self._context.result.decode(text)
         except EventqError as error:
-            self._reject(job_id, error)
+            self._reject(job_id, error, seq)
+            return
+        for future in self._waiting(job_id, seq):
+            future.set_result(result)
 
-    def _resolve(self, job_id: str, result: Any) -> None:
-        for future in self._waiters.get(job_id, ()):
-            if not future.done():
-                future.set_result(result)
+    def _reject(self, job_id: str, error: Exception, seq: int | None = None) -> None:
+        for future in self._waiting(job_id, seq):
+            future.set_exception(error)
 
-    def _reject(self, job_id: str, error: Exception) -> None:
-        for future in self._waiters.get(job_id, ()):
-            if not future.done():
-                future.set_exception(error)
+    def _waiting(self, job_id: str, seq: int | None) -> list[asyncio.Future[Any]]:
+        """Return who still waits for this job; of an event only those to whom it is news."""
+        waiting = self._waiters.get(job_id, {}).items()
+        return [future for future, known in waiting if not future.done() and (seq is None or seq > known)]
 
     def _reject_all(self, error: Exception) -> None:
         for job_id in list(self._waiters):

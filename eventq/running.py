@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from eventq.backoff import Backoff
 from eventq.commands.work import Held, Outcome
 from eventq.durations import to_ms
-from eventq.errors import InvalidJob, LeaseLost
+from eventq.errors import InvalidJob, LeaseLost, Retry, Unrecoverable
 from eventq.outcome import TimedOut, Verdict, completed, failed, identity, result_text
 
 if TYPE_CHECKING:
@@ -31,13 +31,14 @@ class Running:
     """A run. `ended` says why it is over before its processor is: lost, closing, timeout."""
 
     __slots__ = (
-        "claimed", "ended", "identity", "job", "progress", "progress_at", "progress_timer", "record", "slot_held",
+        "attempt", "claimed", "ended", "identity", "job", "progress", "progress_at", "progress_timer", "record", "slot_held",
         "stop_renewing", "task",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, record: Record, attempt: int, worker: str) -> None:
         self.claimed = claimed
         self.record = record
+        self.attempt = attempt
         self.identity = identity(record.name, attempt, worker)
         self.job: Job[Any, Any] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -91,15 +92,22 @@ async def perform(
         finally:
             freed(running)
     future = threads.call(asyncio.get_running_loop(), processor, running.job)
-    future.add_done_callback(lambda _: freed(running))
-    done, _ = await asyncio.wait([future], timeout=timeout or None)
-    if not done:
-        future.add_done_callback(_ignore)
-        if running.job is not None:
-            running.job.cancelled = True
-        raise TimedOut(f"took longer than its timeout of {timeout:g} seconds; its thread goes on until it ends")
-    answer = future.result()
-    return await answer if inspect.isawaitable(answer) else answer
+    try:
+        done, _ = await asyncio.wait([future], timeout=timeout or None)
+        if not done:
+            if running.job is not None:
+                running.job.cancelled = True
+            raise TimedOut(f"took longer than its timeout of {timeout:g} seconds; its thread goes on until it ends")
+        answer = future.result()
+        if inspect.isawaitable(answer):  # a plain function that calls an async one: part of the same run
+            return await (_limited(answer, timeout) if timeout else answer)
+        return answer
+    finally:
+        if future.done():
+            freed(running)
+        else:
+            future.add_done_callback(_ignore)
+            future.add_done_callback(lambda _: freed(running))
 
 
 async def _limited(work: Awaitable[Any], timeout: float) -> Any:
@@ -133,12 +141,13 @@ async def decide(
     fails = running.job.run.fails if running.job is not None else 0
     wait_ms: int | None = None
     backoff = running.record.spec.backoff
-    if backoff is not None and backoff.is_custom and fails + 1 < running.record.spec.attempts:
+    is_said = isinstance(error, Unrecoverable) or (isinstance(error, Retry) and error.delay is not None)
+    if backoff is not None and backoff.is_custom and not is_said and fails + 1 < running.record.spec.attempts:
         try:
             wait_ms = await _custom_wait(running, error, backoff, strategies)
         except Exception as broken:  # the strategy is user code: its failure is added to the attempt's
             error = ExceptionGroup(f"backoff strategy {backoff.kind!r} failed", [_as_exception(error), broken])
-            wait_ms = 0
+            wait_ms = backoff.delay_ms
     return failed(running.record, fails, error, context.limits, random=random.random, custom_wait_ms=wait_ms)
 
 

@@ -18,6 +18,7 @@ from eventq.outcome import UnreadableJob, UnreadableResult, event_facts, failed
 from eventq.processors import UnknownJobName
 from eventq.records import NEVER_RUN, Record, Run, parse_record, parse_run
 from eventq.running import Running, decide, lease_lost, perform, succeeded
+from eventq.states import JobState
 from eventq.threads import ThreadPool
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("eventq.worker")
 _KINDS: Final = {"completed": "completed", "retry": "retrying", "failed": "failed", "exhausted": "failed"}
+_ACTIVE: Final = JobState.ACTIVE.value
 _NO_RECORD: Final = Record(0, 0, 0, "", "__other__", "", Spec(), "")
 
 
@@ -63,13 +65,15 @@ class Runs:
         self.settle: Callable[[Settlement], None]
         self.report: Callable[[ProgressUpdate], None]
         self.slot_freed: Callable[[], None]
+        self.tell: Callable[[str, dict[str, Any]], None]
 
     def start(self, claimed: Claimed) -> None:
         """Begin a run. What cannot be read or has no processor fails alone."""
         self.started += 1
         run = NEVER_RUN
         try:
-            run = parse_run(claimed.run) if claimed.run else NEVER_RUN
+            # A first run is not sent: it is all known.
+            run = parse_run(claimed.run) if claimed.run else Run(_ACTIVE, claimed.token, 0, 0, claimed.started_ms, 1)
             record = parse_record(claimed.record, claimed.apart)
         except EventqError as error:
             running = Running(claimed, _NO_RECORD, run.fails + 1, self._worker)
@@ -139,15 +143,17 @@ class Runs:
                 continue
             kind = _KINDS[verdict.word]
             if self._listeners.wants(kind):
-                self._tell(running, kind, reply.now_ms, event_facts(verdict.facts))
+                self._tell(running, kind, reply.now_ms, _outcome_facts(settlement, reply.now_ms))
             if logs:
                 self._log(running, verdict, reply.now_ms)
 
     def error(self, error: Exception) -> None:
-        """Tell error listeners, and the log."""
+        """Tell error listeners, the stream, and the log."""
         log.warning("worker %s: %s", self._worker, error)
+        facts: dict[str, Any] = {"worker": self._worker, "type": type(error).__name__, "message": str(error)[:1024]}
         if self._listeners.wants("error"):
-            self._listeners.send(ErrorEvent(queue=self._context.name, worker=self._worker, message=str(error), error=error))
+            self._listeners.send(ErrorEvent(queue=self._context.name, **facts, error=error))
+        self.tell("error", facts)
 
     def end(self, why: str) -> list[asyncio.Task[None]]:
         """End every run that is still going; returns their tasks."""
@@ -178,7 +184,9 @@ class Runs:
                     self._freed(running)
             else:
                 value = await perform(running, function, threads, self._freed)
-        except (asyncio.CancelledError, Exception, SystemExit) as raised:  # whatever user code raises is an outcome
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as raised:  # whatever user code raises is an outcome
             error = raised
         if running.ended in ("lost", "closing") and (error is not None or running.ended == "lost"):
             # Nothing to record: the lease is gone, or the worker releases the job.
@@ -199,7 +207,9 @@ class Runs:
         if running.slot_held:
             running.slot_held = False
             self.busy -= 1
-            self.slot_freed()
+            if running.ended or (running.task is not None and running.task.done()):
+                # No outcome goes out with this slot, so nothing is claimed for it.
+                self.slot_freed()
 
     def _refuse(self, running: Running, run: Run, error: Exception) -> None:
         self.held[running.claimed.token] = running
@@ -264,7 +274,7 @@ class Runs:
         facts |= {
             "job_id": running.claimed.id,
             "name": running.record.name,
-            "attempt": running.job.attempt if running.job else 1,
+            "attempt": running.attempt,
             "worker": self._worker,
             "waited_ms": max(0, started - ready),
             "ran_ms": max(0, now_ms - started) if kind != "active" else 0,
@@ -276,10 +286,20 @@ class Runs:
             "queue": self._context.name,
             "job_id": running.claimed.id,
             "job_name": running.record.name,
-            "attempt": running.job.attempt if running.job else 1,
+            "attempt": running.attempt,
             "outcome": _KINDS[verdict.word],
             "ran": max(0, now_ms - running.claimed.started_ms) / 1000,
         }
         text = " ".join(f"{key}={value!r}" if " " in str(value) else f"{key}={value}" for key, value in extra.items())
         error = f" error={verdict.error.type}: {verdict.error.message}" if verdict.error else ""
         log.info("%s%s", text, error, extra=extra)
+
+
+def _outcome_facts(settlement: Settlement, now_ms: int) -> dict[str, Any]:
+    """Return what the stream's event says of an outcome, without the times."""
+    facts: dict[str, Any] = event_facts(f",{settlement.outcome.fragment}")
+    if settlement.verdict.word == "retry":
+        wait_ms = int(settlement.verdict.extra)
+        in_line = JobState.PRIORITIZED if settlement.running.record.priority else JobState.WAITING
+        facts |= {"due_ms": now_ms + wait_ms, "state": JobState.DELAYED if wait_ms else in_line}
+    return facts

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from eventq.commands.core import Command
     from eventq.context import QueueContext
 
 log: Final = logging.getLogger("eventq")
@@ -27,6 +28,8 @@ _SOONEST: Final = 0.01
 #: The age rules of queue and stream are looked at this often (seconds), the stream also after so many new bytes.
 _RULES_EVERY: Final = 60.0
 _TRIM_BYTES: Final = 4 * 1024 * 1024
+#: Slices of timers or of the stream handled between two sweeps.
+_SLICES: Final = 100
 
 
 class QueueScheduler:
@@ -106,15 +109,19 @@ class QueueScheduler:
         now = asyncio.get_running_loop().time()
         rules_due = now - self._rules_at >= _RULES_EVERY
         if rules_due or swept.next_timer_ms == 0:
-            while await self._runner.run(run_timers(context.keys, context.retention)):
-                pass
+            await self._repeat(lambda: run_timers(context.keys, context.retention))
         if rules_due or swept.event_bytes - self._trimmed_bytes >= _TRIM_BYTES:
             self._trimmed_bytes = swept.event_bytes
-            while await self._runner.run(trim_events(context.keys)):
-                pass
+            await self._repeat(lambda: trim_events(context.keys))
         if rules_due:
             self._rules_at = now
         return swept
+
+    async def _repeat(self, step: Callable[[], Command[bool]]) -> None:
+        """Run slices until there is no more; not for ever, since leases are waiting to be swept."""
+        for _ in range(_SLICES):
+            if not await self._runner.run(step()):
+                return
 
 
 def _context_of(queue: Queue[Any, Any] | str) -> QueueContext[Any, Any]:

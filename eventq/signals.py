@@ -38,6 +38,7 @@ from eventq.events import (
     WorkerStartedEvent,
     WorkerStoppedEvent,
 )
+from eventq.threads import ThreadPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,11 +81,15 @@ class Subscribe(Generic[E]):
 class _Line:
     """One receiver's events, delivered in order by one task."""
 
-    def __init__(self, receiver: Callable[[Any], object], report: Callable[[str, Exception], None]) -> None:
+    def __init__(
+        self, receiver: Callable[[Any], object], threads: ThreadPool, report: Callable[[str, BaseException], None]
+    ) -> None:
         self._receiver = receiver
+        self._threads = threads
         self._report = report
         self._events: deque[Event] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._is_ending = False
         self.dropped = 0
 
     def put(self, event: Event) -> None:
@@ -108,10 +113,14 @@ class _Line:
                 if inspect.iscoroutinefunction(self._receiver):
                     await self._receiver(event)
                 else:
-                    answer = await asyncio.to_thread(self._receiver, event)
+                    answer = await self._threads.call(asyncio.get_running_loop(), self._receiver, event)
                     if inspect.isawaitable(answer):
                         await answer
-            except Exception as error:  # whatever a listener raises is its own; it is reported, never passed on
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:  # whatever a listener raises is its own; it is reported, never passed on
+                if self._is_ending:
+                    raise
                 self._report(f"listener {self._name} raised on {event.kind}: {error!r}", error)
 
     async def finish(self, deadline: float) -> None:
@@ -120,6 +129,7 @@ class _Line:
             return
         await asyncio.wait([self._task], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
         if not self._task.done():
+            self._is_ending = True
             self._task.cancel()
             await asyncio.wait([self._task], timeout=0.1)
 
@@ -131,16 +141,21 @@ class Listeners:
         self._sender = sender
         self._queue = queue
         self._lines: dict[int, _Line] = {}
+        self._connected: list[tuple[str, Callable[[Any], object]]] = []
+        # Not the loop's own: a few listeners that hang would keep everybody's calls waiting, and the program from ending.
+        self._threads = ThreadPool(f"eventq-listeners {queue}")
 
     def connect(self, kind: str, receiver: Callable[[Any], object]) -> None:
         """Connect a receiver, held strongly. Raises ConfigurationError for an unknown kind or what cannot be called."""
         if not callable(receiver):
             raise ConfigurationError(f"receiver {receiver!r}: must be callable with one event")
         signal(kind).connect(receiver, sender=self._sender, weak=False)
+        self._connected.append((kind, receiver))
 
     def disconnect(self, kind: str, receiver: Callable[[Any], object]) -> None:
         """Disconnect a receiver."""
         signal(kind).disconnect(receiver, sender=self._sender)
+        self._connected = [each for each in self._connected if each != (kind, receiver)]
 
     def wants(self, kind: str) -> bool:
         """Whether anybody listens; cheap, so that events nobody wants are never built."""
@@ -155,20 +170,24 @@ class Listeners:
         for receiver in found.receivers_for(self._sender):
             line = self._lines.get(id(receiver))
             if line is None:
-                line = self._lines[id(receiver)] = _Line(receiver, self._report)
+                line = self._lines[id(receiver)] = _Line(receiver, self._threads, self._report)
             line.put(event)
 
-    def _report(self, message: str, error: Exception) -> None:
+    def _report(self, message: str, error: BaseException) -> None:
         log.warning("queue %s: %s", self._queue, message)
         # A failing error listener is only logged: telling it about itself would never end.
         if "raised on error:" not in message and self.wants("error"):
             self.send(ErrorEvent(queue=self._queue, message=message, error=error))
 
     async def close(self, grace: float = 1.0) -> None:
-        """Let receivers finish what they have, at most so long (seconds), then cancel them."""
+        """Let receivers finish what they have, at most so long (seconds), then cancel them and let them go."""
         deadline = asyncio.get_running_loop().time() + grace
         for line in list(self._lines.values()):
             await line.finish(deadline)
+        for kind, receiver in list(self._connected):
+            self.disconnect(kind, receiver)
+        self._lines.clear()
+        self._threads.close()
 
 
 class Listening:

@@ -4,6 +4,7 @@ the interpreter from exiting.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import queue
 import threading
@@ -34,7 +35,7 @@ class ThreadPool:
                 result, error = context.run(function, argument), None
             except BaseException as raised:  # handed over to the future, whatever it is
                 result, error = None, raised
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(_resolve, future, result, error)
 
         with self._lock:
@@ -64,9 +65,9 @@ def _resolve(future: asyncio.Future[Any], result: Any, error: BaseException | No
         return
     if error is None:
         future.set_result(result)
-    elif isinstance(error, StopIteration):
-        # A future cannot hold StopIteration; say what happened instead of hanging.
-        replacement = RuntimeError("the processor raised StopIteration")
+    elif isinstance(error, StopIteration | KeyboardInterrupt | GeneratorExit):
+        # A future cannot hold StopIteration, and the others would end more than this call.
+        replacement = RuntimeError(f"{type(error).__name__} was raised in a thread")
         replacement.__cause__ = error
         future.set_exception(replacement)
     else:

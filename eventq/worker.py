@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-import threading
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, overload
@@ -18,12 +16,14 @@ from eventq.context import DataT, ResultT
 from eventq.durations import to_ms
 from eventq.errors import ConfigurationError, EventqError
 from eventq.events import WorkerStartedEvent, WorkerStoppedEvent
+from eventq.exit_signals import exit_signals
 from eventq.heartbeat import Heartbeat
 from eventq.job import Job
 from eventq.lanes import Lanes
 from eventq.limits import CALL_JOBS
 from eventq.processors import Processors
 from eventq.queue import Queue
+from eventq.reporter import Reporter
 from eventq.runs import Runs
 from eventq.scheduler import QueueScheduler
 from eventq.signals import Listeners, Listening
@@ -160,7 +160,9 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._lanes.start()
         self._waker = self._loop.create_task(self._wait_for_work(), name=f"eventq-waker {self.name}")
         self._lanes.look()
-        self.listeners.send(WorkerStartedEvent(queue=self._context.name, worker=self.name))
+        facts: dict[str, Any] = {"worker": self.name, "concurrency": self._concurrency}
+        self.listeners.send(WorkerStartedEvent(queue=self._context.name, **facts))
+        self._reporter.tell("worker_started", facts)
 
     def _assemble(self) -> None:
         """Make the parts of a running worker; none of them does anything yet."""
@@ -184,6 +186,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._blocking = AsyncRunner(
             self._context.server, patience=None, client_name="eventq-blocking", on_fault=self._runs.error
         )
+        self._reporter = Reporter(self._context)
+        self._runs.tell = self._reporter.tell
         self._commands = AsyncRunner(self._context.server, client_name="eventq-worker", patience=_FLUSH_GRACE)
         self._scheduler = QueueScheduler(
             self.queue, lease=self._lease_ms / 1000, max_stalls=self._max_stalls, on_fault=self._runs.error
@@ -202,7 +206,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
 
         Raises what no waiting mends: another layout, no permission. Signals are handled in the main thread only.
         """
-        with self._signals():
+        with exit_signals(self.stop):
             try:
                 await self.start()
                 await self._stopping.wait()
@@ -288,8 +292,9 @@ class Worker(Listening, Generic[DataT, ResultT]):
             self._stopping.set()
 
     def _slot_freed(self) -> None:
-        if self._free() > 0 and self._runs.busy == 0:
+        if self._free() > 0:
             self._has_slots.set()
+            self._lanes.look()
 
     def _look_at(self, in_ms: int) -> None:
         if self._due_timer is not None:
@@ -356,6 +361,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
             self._runs.close()
             await asyncio.to_thread(self._heartbeat.join, 1.0)
             self.listeners.send(WorkerStoppedEvent(queue=self._context.name, worker=self.name))
+            self._reporter.tell("worker_stopped", {"worker": self.name})
+            await self._reporter.close()
         await self.listeners.close()
         if self._own_queue is not None:
             await self._own_queue.close()
@@ -382,20 +389,6 @@ class Worker(Listening, Generic[DataT, ResultT]):
         deadline = self._loop.time() + self._grace
         while self._runs.tasks() and (left := min(deadline, self._loop.time() + self._grace) - self._loop.time()) > 0:
             await asyncio.wait(self._runs.tasks(), timeout=min(left, 0.1))
-
-    @contextlib.contextmanager
-    def _signals(self) -> Any:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

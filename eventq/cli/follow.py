@@ -91,7 +91,8 @@ async def _acknowledge(stream: EventStream) -> None:
 
 def event_json(event: Event) -> str:
     """Return the event as one line of ASCII JSON: kind, queue, seq, time, then its facts; durations in seconds."""
-    facts = {"kind": event.kind, "queue": event.queue, "seq": event.seq, "time": _iso(event.ms)} | _facts(event)
+    time = _iso(event.ms) if event.ms else None
+    facts = {"kind": event.kind, "queue": event.queue, "seq": event.seq, "time": time, **_facts(event)}
     return json.dumps(facts, default=str)
 
 

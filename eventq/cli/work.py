@@ -79,7 +79,7 @@ def run_scheduler(queue: str, url: str | None) -> None:
     async def main() -> None:
         scheduler = QueueScheduler(queue, url=url, on_fault=lambda error: log.warning("scheduler of %s: %s", queue, error))
         log.info("%r starts", scheduler)
-        await until_stopped(scheduler.run())
-        log.info("%r stopped", scheduler)
+        await scheduler.run()
 
-    run_async(main)
+    run_async(lambda: until_stopped(main()))
+    log.info("the scheduler of %s stopped", queue)

@@ -10,6 +10,8 @@ from eventq.commands.core import Command, Verb
 from eventq.scripts import load_script
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from eventq.keys import QueueKeys
 
 
@@ -63,6 +65,12 @@ def hold_consumer(
 
 def _parse_hold(reply: list[Any]) -> Hold:
     return Hold(reply[1] == "held", Position.parse(reply[2]), reply[3], reply[4], int(reply[5]))
+
+
+def report_events(keys: QueueKeys, kind: str, events: Sequence[str]) -> Command[int]:
+    """Write events that are no transition, JSON objects of one kind. Returns the seq of the last."""
+    script = load_script("report_events")
+    return Command(script, script.keys(keys), [kind, len(events), *events], lambda reply: int(reply[1]))
 
 
 def read_events(keys: QueueKeys, after: str, count: int, block_ms: int) -> Verb[list[Entry]]:

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from eventq.commands.work import Retention
     from eventq.keys import QueueKeys
 
-#: Jobs or timers handled per call, stream entries looked at per call.
+#: Jobs or timers handled per call.
 SLICE = 100
+#: Stream entries looked at per call: each may hold 32 KiB, and the script reads them whole.
+ENTRIES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,5 +62,5 @@ def run_timers(keys: QueueKeys, retention: Retention) -> Command[bool]:
 def trim_events(keys: QueueKeys, retention: tuple[int, int, int, int] = EVENT_RETENTION) -> Command[bool]:
     """Trim a slice of the event stream (events, bytes, age in ms, hard cap in bytes). Returns whether there is more."""
     script = load_script("trim_events")
-    args: list[str | int] = [*retention, READER_LIVE_MS, SLICE]
+    args: list[str | int] = [*retention, READER_LIVE_MS, ENTRIES]
     return Command(script, script.keys(keys), args, lambda reply: reply[2] == 1)

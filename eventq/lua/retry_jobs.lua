@@ -1,12 +1,12 @@
 #!lua
 -- Puts finished jobs back in line. A job in another state is left as it is.
--- KEYS: meta calls timers jobs runs results wait prioritized delayed completed failed totals events marker
+-- KEYS: meta calls timers jobs runs results wait prioritized delayed completed failed events marker
 -- ARGV: writer, number, state they must be in ('completed' or 'failed'), reset attempts ('1'), count, then ids
 -- Reply: OK, per job a letter: r retried, s in another state, m missing | STALE | LAYOUT
 -- Events: waiting
 local meta_key, calls_key, timers_key, jobs_key, runs_key, results_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local wait_key, prioritized_key, delayed_key = KEYS[7], KEYS[8], KEYS[9]
-local completed_key, failed_key, totals_key, events_key, marker_key = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
+local completed_key, failed_key, events_key, marker_key = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 -- include: clock
 -- include: call
 -- include: emit

@@ -121,7 +121,7 @@ class ClaimCounter:
         self.claims = 0
         self._sha = load_script("settle_and_claim").sha
         self._client = redis.Redis(host="127.0.0.1", port=server.port, protocol=2)
-        self._monitor = self._client.monitor()
+        self._monitor = self._client.monitor()  # type: ignore[no-untyped-call]
         self._seen_end = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -177,7 +177,7 @@ async def test_an_impossible_concurrency_is_refused(url: str, queue_name: str, c
     """Case 14: concurrency 0, NaN or anything but a whole number from 1 on is an error when the worker is made, or set."""
 
     async def nothing(job: Job[Any, Any]) -> None:
-        assert job
+        """Do nothing."""
 
     with pytest.raises(ConfigurationError, match="concurrency"):
         Worker(queue_name, nothing, url=url, concurrency=concurrency)

@@ -104,7 +104,7 @@ async def test_closing_an_idle_worker_does_not_wait_for_its_blocked_read(
     """Case 59: a worker that is blocked waiting for work closes at once, and its blocked connection is gone."""
 
     def blocked() -> int:
-        clients: list[dict[str, str]] = redis_client.client_list()  # type: ignore[assignment]
+        clients: list[dict[str, str]] = redis_client.client_list()
         return sum(client["name"] == "eventq-blocking" for client in clients)
 
     before = blocked()
@@ -127,12 +127,12 @@ async def test_jobs_that_arrive_while_closing_are_given_back(url: str, queue_nam
         await worker.start()
         await worker.pause()
         jobs = await queue.add_bulk([NewJob("n", number) for number in range(3)])
-        redis_client.execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
+        redis_client.client_pause(10_000, all=False)
         worker.resume()  # its claim is sent, and stays unanswered
         await asyncio.sleep(0)
         closing = asyncio.create_task(worker.close())
         await asyncio.sleep(0.05)  # sleep-ok: the claim is on its way, there is nothing to see of it
-        redis_client.execute_command("CLIENT", "UNPAUSE")
+        redis_client.client_unpause()
         async with at_most(SOON):
             await closing
         released = await recorder.wait(ReleasedEvent, 3)
@@ -203,7 +203,7 @@ async def test_closing_one_worker_leaves_what_it_shares(url: str, queue_name: st
         return job.data
 
     def connections() -> set[str]:
-        clients: list[dict[str, str]] = redis_client.client_list()  # type: ignore[assignment]
+        clients: list[dict[str, str]] = redis_client.client_list()
         return {client["id"] for client in clients}
 
     async with Queue(queue_name, url=url) as queue:
@@ -325,7 +325,7 @@ async def test_a_worker_told_to_stop_while_redis_is_frozen_stops(make_server: Ma
 def names_of(server: TestServer) -> list[str]:
     """Return the names of the connections a server has."""
     with redis.Redis(host="127.0.0.1", port=server.port) as client:
-        return [row["name"] for row in client.client_list()]  # type: ignore[union-attr,index]
+        return [row["name"] for row in client.client_list()]
 
 
 async def test_everything_closed_leaves_no_connection(make_server: MakeServer, wait_until: WaitUntil) -> None:

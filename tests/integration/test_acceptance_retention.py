@@ -87,7 +87,7 @@ async def test_failed_jobs_have_a_rule_of_their_own(url: str, queue_name: str, r
 async def test_nothing_is_kept_when_told_so(url: str, queue_name: str, redis_client: redis.Redis, rule: Retention) -> None:
     """Case 41: keep nothing leaves nothing, whether a job works or fails, retried or not."""
     async with Queue(queue_name, url=url) as queue, Recorder(queue) as recorder:
-        said = {"remove_on_complete": rule, "remove_on_fail": rule, "attempts": 2}
+        said: dict[str, Any] = {"remove_on_complete": rule, "remove_on_fail": rule, "attempts": 2}
         ids = await add(queue, 3, **said) + await add(queue, 3, "fails", **said)
         await run_all(queue)
         await recorder.wait(RemovedEvent, 6)

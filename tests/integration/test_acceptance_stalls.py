@@ -254,9 +254,9 @@ async def test_job_queue_passes_lease_and_stalls_on(url: str, queue_name: str) -
     """Case 28: lease and max_stalls of a JobQueue are its worker's."""
 
     async def nothing(job: Job[Any, Any]) -> None:
-        assert job
+        """Do nothing."""
 
-    jobs = JobQueue(queue_name, Any, nothing, url=url, lease=LEASE, max_stalls=0)
+    jobs: JobQueue[Any, Any] = JobQueue(queue_name, Any, nothing, url=url, lease=LEASE, max_stalls=0)
     async with Queue(queue_name, url=url) as queue, Recorder(queue) as recorder:
         await queue.add("n")
         await claim_silently(queue, lease=LEASE)

@@ -129,10 +129,12 @@ def test_folder_that_is_no_use_is_wrong_usage(tmp_path: Path) -> None:
 
 
 def in_terminal(*arguments: str | Path) -> tuple[int, str]:
-    """Run the demo on a terminal of 100 columns and return its exit code and everything it wrote there."""
+    """Run the demo on a wide terminal and return its exit code and everything it wrote there."""
     leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 240, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color"}
+    for width in ("COLUMNS", "LINES"):  # they would be believed more than the terminal
+        environment.pop(width, None)
     with subprocess.Popen([*COMMAND, *arguments], stdin=follower, stdout=follower, stderr=follower, env=environment) as run:
         os.close(follower)
         written = b"".join(iter(lambda: read_terminal(leader), b""))

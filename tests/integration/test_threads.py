@@ -224,7 +224,6 @@ RAISED: dict[str, tuple[BaseException, str]] = {
     "an error": (ValueError("no"), "ValueError"),
     "sys.exit": (SystemExit(3), "SystemExit"),
     "StopIteration": (StopIteration(), "RuntimeError"),
-    "GeneratorExit": (GeneratorExit(), "GeneratorExit"),
     "no Exception": (Odd("odd"), "tests.integration.test_threads.Odd"),
     "a cancellation of its own": (asyncio.CancelledError(), "asyncio.exceptions.CancelledError"),
     "a timeout of its own": (TimeoutError("mine"), "TimeoutError"),
@@ -244,6 +243,7 @@ async def test_whatever_a_processor_raises_fails_its_job_only(url: str, queue_na
 async def test_an_interrupt_raised_in_a_thread_fails_its_job_only(url: str, queue_name: str) -> None:
     """No signal reaches a thread: a KeyboardInterrupt there is the processor's own, and does not end the program."""
     await fails_alone(Queue(queue_name, url=url), raising(KeyboardInterrupt()), "RuntimeError")
+    await fails_alone(Queue(f"{queue_name}-2", url=url), raising(GeneratorExit()), "RuntimeError")
 
 
 async def fails_alone(queue: Queue[Any, Any], processor: Any, name: str) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 
 from .invariants import check_queue
-from .lab import Lab
-
-if TYPE_CHECKING:
-    from ..conftest import Clock
+from .lab import Clock, Lab
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def check_columns(lab: Lab, stored: dict[str, Any], jobs: dict[str, StoredJob]) 
     for column in ("data", "runs", "results", "progress", "logs"):
         assert stored.get(column, {}).keys() <= states.keys(), f"{column} holds something of a job that is not stored"
     for job_id, job in jobs.items():
-        assert (job.run.token != "-") == (states[job_id] is JobState.ACTIVE), f"{job_id} is {job.state} with a token {job.run.token}"
+        assert (job.run.token != "-") == (states[job_id] is JobState.ACTIVE), f"{job_id}: {job.run}"
 
     tally = Counter(states.values())
     holes = int(stored["meta"].get("holes", 0))
@@ -106,7 +106,7 @@ def check_stream(lab: Lab, stored: dict[str, Any]) -> list[Event]:
         parsed = parse_entry(lab.keys.name, fields)
         assert 1 <= len(parsed) <= BATCH_JOBS
         assert {event.kind for event in parsed} == {fields["kind"]}, "an event of a kind that is not in the catalogue"
-        size = len(fields["events"])
+        size = len(fields["events"].encode())
         assert size <= ENTRY_BYTES + 2 or len(parsed) == 1
         assert parsed[0].seq == (events[-1].seq + 1 if events else parsed[0].seq), "a gap in seq"
         total = total + size if events or parsed[0].seq == 1 else int(fields["bytes"])
@@ -175,18 +175,8 @@ def check_totals(events: list[Event], stored: dict[str, Any], jobs: dict[str, St
 
 
 def _total_kinds(event: Event) -> list[str]:
-    match event:
-        case AddedEvent():
-            return ["added"]
-        case ActiveEvent():
-            return ["starts"]
-        case CompletedEvent() | RetryingEvent() | ReleasedEvent() | StalledEvent():
-            return [event.kind]
-        case FailedEvent(exhausted=True):
-            return ["failed", "exhausted"]
-        case FailedEvent(reason="stalled"):
-            return ["failed", "stalled"]
-        case FailedEvent():
-            return ["failed"]
-        case _:
-            return []
+    if isinstance(event, FailedEvent):
+        return ["failed", *["exhausted"][: event.exhausted], *["stalled"][: event.reason == "stalled"]]
+    if isinstance(event, ActiveEvent):
+        return ["starts"]
+    return [event.kind] if isinstance(event, AddedEvent | CompletedEvent | RetryingEvent | ReleasedEvent | StalledEvent) else []

@@ -1,15 +1,16 @@
-"""One queue under the microscope: scripts called by hand with a writer and number of one's choice, and what is stored read back."""
+"""One queue under the microscope: scripts called by hand, as any writer with any number, and what is stored read back."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from redis.exceptions import NoScriptError
 
 from eventq.client import Server
+from eventq.client.wire import pack
 from eventq.commands.add import Added, NewRecord, add_jobs
 from eventq.commands.events import Entry
 from eventq.commands.read import count_jobs, get_jobs, list_jobs
@@ -26,8 +27,6 @@ from eventq.states import JobState
 if TYPE_CHECKING:
     from eventq.commands.core import Command
 
-    from ..conftest import Clock
-
 R = TypeVar("R")
 
 WORKER = "worker-1"
@@ -40,13 +39,20 @@ RULES = Retention((10_000, DAY_MS), (10_000, 14 * DAY_MS))
 NO_LEASE = "no-job:keeps-this-set-a-skip-list-because-a-listpack-is-scanned-for-each-lease"
 
 
+class Clock(Protocol):
+    """The clock of the tests' conftest."""
+
+    def advance(self, queue_name: str, seconds: float) -> None:
+        """Let that many seconds pass for every script of the queue."""
+
+
 class Lab:
     """A queue of its own on a real server. `sound = False`: the test damages it on purpose, its invariants are not checked."""
 
     def __init__(self, url: str, name: str, clock: Clock) -> None:
         self.keys = QueueKeys(name)
         self.sound = True
-        self._clock = clock
+        self.clock = clock
         self._connection = Server(url).sync_connection("lua-tests", 10.0)
         self._numbers: dict[str, int] = {}
         self._seen = 0
@@ -55,14 +61,14 @@ class Lab:
         """Close the connection."""
         self._connection.disconnect()
 
-    def redis(self, *words: str | int | float) -> Any:
+    def redis(self, *words: str | int) -> Any:
         """Send one plain command; replies are as in RESP2."""
-        self._connection.send_command(*words)
+        self._connection.send_packed_command([pack(words)])
         return self._connection.read_response()
 
     # -- calls
 
-    def send(self, command: Command[Any], writer: str = "writer", number: int | None = None) -> list[Any]:
+    def send(self, command: Command[Any], writer: str = "writer", number: int | None = None) -> Any:
         """Send a call as this writer with this number (the writer's next by default) and return the raw reply."""
         if command.numbered:
             number = self._numbers.get(writer, 0) + 1 if number is None else number
@@ -95,19 +101,7 @@ class Lab:
         lease_ms: int = LEASE_MS,
     ) -> ClaimReply:
         """Settle and claim in one call."""
-        return self.call(self.claiming(wanted, outcomes, progress, rules, worker, lease_ms), writer, number)
-
-    def claiming(
-        self,
-        wanted: int = 1,
-        outcomes: Sequence[Outcome] = (),
-        progress: Sequence[ProgressUpdate] = (),
-        rules: Retention = RULES,
-        worker: str = WORKER,
-        lease_ms: int = LEASE_MS,
-    ) -> Command[ClaimReply]:
-        """Return the call that settles and claims."""
-        return settle_and_claim(
+        command = settle_and_claim(
             self.keys,
             worker=worker,
             lease_ms=lease_ms,
@@ -116,6 +110,7 @@ class Lab:
             progress=progress,
             outcomes=outcomes,
         )
+        return self.call(command, writer, number)
 
     def settle(self, *outcomes: Outcome, rules: Retention = RULES) -> list[int]:
         """Settle and claim nothing; return the indexes that were refused."""
@@ -142,7 +137,7 @@ class Lab:
 
     def advance(self, seconds: float) -> None:
         """Let time pass for the scripts of this queue."""
-        self._clock.advance(self.keys.name, seconds)
+        self.clock.advance(self.keys.name, seconds)
 
     def now(self) -> int:
         """Return the time as scripts of this queue see it, in ms."""
@@ -152,7 +147,7 @@ class Lab:
     # -- what is stored
 
     def column(self, column: str) -> Any:
-        """Return one column: a dict of a hash or a stream, a list of a list, a dict of scores of a sorted set; None when absent."""
+        """Return one column: a dict of a hash, a stream or the scores of a sorted set, a list of a list, None when absent."""
         key = self.keys[column]
         kind = self.redis("TYPE", key)
         if kind == "hash":
@@ -185,7 +180,8 @@ class Lab:
 
     def meta(self, field: str) -> str | None:
         """Return one field of `meta`."""
-        return self.redis("HGET", self.keys["meta"], field)
+        text: str | None = self.redis("HGET", self.keys["meta"], field)
+        return text
 
     def total(self, kind: str, name: str = "job") -> int:
         """Return one total."""

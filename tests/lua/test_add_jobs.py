@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from eventq.events import AddedEvent, DuplicatedEvent
@@ -104,7 +106,7 @@ def test_an_own_id_that_exists_is_not_added_again(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"delay": 5}, {"priority": 1}, {"lifo": True}], ids=str)
-def test_an_own_id_twice_in_one_batch(lab: Lab, options: dict[str, float]) -> None:
+def test_an_own_id_twice_in_one_batch(lab: Lab, options: dict[str, Any]) -> None:
     """The first of them is added, wherever it goes; the second is told as a duplicate."""
     added = lab.add(new("one", job_id="own", **options), new("two", job_id="own", **options))
     assert added.existing == [1]

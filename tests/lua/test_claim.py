@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from eventq.commands.manage import pause_queue, remove_jobs
@@ -122,7 +124,7 @@ def test_removed_jobs_leave_holes(lab: Lab) -> None:
 
 @pytest.mark.parametrize("again", [{}, {"lifo": True}, {"priority": 1}, {"delay": 5}], ids=str)
 @pytest.mark.parametrize("wanted", [1, 5])
-def test_an_id_that_is_added_again_over_its_hole(lab: Lab, again: dict[str, int], wanted: int) -> None:
+def test_an_id_that_is_added_again_over_its_hole(lab: Lab, again: dict[str, Any], wanted: int) -> None:
     """The hole of a removed job is not taken for the new job of the same id, which is handed out once, from its place."""
     lab.add(new(job_id="own"), new(job_id="other"))
     lab.call(remove_jobs(lab.keys, ["own"]))

@@ -89,15 +89,15 @@ def test_a_stalled_event_says_what_was_lost(lab: Lab) -> None:
 
 def test_too_many_stalls_fail_a_job(lab: Lab) -> None:
     """A job that takes its workers down with it ends failed, with the reason, and blocks nothing any more."""
-    lab.add(new(attempts=9))
+    lab.add(new(job_id="poison", attempts=9))
     for stalls in (1, 2, 3):
-        (job,) = lab.claim().jobs
+        assert len(lab.claim().jobs) == 1
         lab.expire_leases()
         lab.fresh()
         lab.sweep(max_stalls=2)
-        assert (lab.job(job.id).run.stalls, lab.fresh_kinds()) == (stalls, ["stalled"] if stalls < 3 else ["failed"])
-    assert lab.state(job.id) is JobState.FAILED
-    assert json.loads(lab.job(job.id).result or "")["type"] == "Stalled"
+        assert (lab.job("poison").run.stalls, lab.fresh_kinds()) == (stalls, ["stalled"] if stalls < 3 else ["failed"])
+    assert lab.state("poison") is JobState.FAILED
+    assert json.loads(lab.job("poison").result or "")["type"] == "Stalled"
     event = lab.events()[-1]
     assert isinstance(event, FailedEvent)
     assert (event.reason, event.exhausted, event.stalls, event.error.type) == ("stalled", False, 3, "Stalled")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -88,12 +89,9 @@ def test_a_stale_token_is_refused_and_changes_nothing(lab: Lab) -> None:
 
     wrong = Outcome(second.id, second.token[:-1], "completed", fragment(second), "", "")
     for word in ("completed", "failed", "exhausted", "retry"):
-        reply = lab.claim(0, outcomes=[outcome(first, word, result="1"), outcome(other, word), wrong], progress=[progress(first, "1")])
-        assert reply.stale == [0, 1, 2]
-    after = lab.dump()
-    for column in ("calls", "timers"):
-        before.pop(column, None), after.pop(column, None)
-    assert after == before
+        outcomes = [outcome(first, word, result="1"), outcome(other, word), wrong]
+        assert lab.claim(0, outcomes=outcomes, progress=[progress(first, "1")]).stale == [0, 1, 2]
+    assert lab.dump() | {"calls": None} == before | {"calls": None}
     assert lab.settle(outcome(second)) == []
 
 
@@ -193,7 +191,7 @@ def test_drained_is_told_once_per_idle_time(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"priority": 1}])
-def test_drained_is_not_told_while_there_is_work(lab: Lab, more: dict[str, int]) -> None:
+def test_drained_is_not_told_while_there_is_work(lab: Lab, more: dict[str, Any]) -> None:
     """Work in line, in either line, and work that the same call claims keep a queue from being drained."""
     lab.add(new())
     (job,) = lab.claim().jobs
