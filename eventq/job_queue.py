@@ -110,6 +110,7 @@ class JobQueue(Listening, Generic[DataT, ResultT]):
             backoffs=backoffs,
         )
         self.listeners = self.queue.listeners
+        self.queue.listeners.errors_to = self.worker.listeners
 
     @property
     def name(self) -> str:
@@ -220,5 +221,3 @@ class JobQueue(Listening, Generic[DataT, ResultT]):
         # One place to listen: the queue hears everybody's events, what concerns this process comes from its worker.
         listening = self.worker if kind in ("error", "worker_started", "worker_stopped") else self.queue
         listening.on(kind, receiver)
-        if kind == "error":
-            self.queue.listeners.connect(kind, receiver)  # what the queue's own listeners raise

@@ -320,4 +320,4 @@ def _number(entry: Entry, field: str) -> int | None:
 
 def _end_of(entry: Entry) -> int | None:
     first, amount = _number(entry, "seq"), _number(entry, "n")
-    return None if first is None or amount is None else first + amount - 1
+    return first + amount - 1 if first is not None and amount else None

@@ -79,7 +79,10 @@ class Subscribe(Generic[E]):
 
 
 class _Line:
-    """One receiver's events, delivered in order by one task."""
+    """One receiver's events, delivered in order by one task.
+
+    The line, not the receiver, is what blinker holds: a receiver of several senders could not be let go for one of them.
+    """
 
     def __init__(
         self, receiver: Callable[[Any], object], threads: ThreadPool, report: Callable[[str, BaseException], None]
@@ -90,7 +93,17 @@ class _Line:
         self._events: deque[Event] = deque()
         self._task: asyncio.Task[None] | None = None
         self._is_ending = False
+        self.kinds: set[str] = set()
         self.dropped = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing to deliver."""
+        return self._task is None or self._task.done()
+
+    def __call__(self, event: Event) -> None:
+        """Take an event and return at once."""
+        self.put(event)
 
     def put(self, event: Event) -> None:
         if len(self._events) >= BACKLOG:
@@ -99,7 +112,7 @@ class _Line:
             if self.dropped == 1:
                 self._report(f"listener {self._name}: {BACKLOG} events behind, the oldest are dropped", RuntimeError("overflow"))
         self._events.append(event)
-        if self._task is None or self._task.done():
+        if self.is_idle:
             self._task = asyncio.get_running_loop().create_task(self._deliver(), name=f"eventq-listener {self._name}")
 
     @property
@@ -140,22 +153,28 @@ class Listeners:
     def __init__(self, sender: object, queue: str) -> None:
         self._sender = sender
         self._queue = queue
-        self._lines: dict[int, _Line] = {}
-        self._connected: list[tuple[str, Callable[[Any], object]]] = []
+        self._lines: dict[object, _Line] = {}
         # Not the loop's own: a few listeners that hang would keep everybody's calls waiting, and the program from ending.
         self._threads = ThreadPool(f"eventq-listeners {queue}")
+        #: Whose error listeners hear what a receiver here raises.
+        self.errors_to = self
 
     def connect(self, kind: str, receiver: Callable[[Any], object]) -> None:
         """Connect a receiver, held strongly. Raises ConfigurationError for an unknown kind or what cannot be called."""
         if not callable(receiver):
             raise ConfigurationError(f"receiver {receiver!r}: must be callable with one event")
-        signal(kind).connect(receiver, sender=self._sender, weak=False)
-        self._connected.append((kind, receiver))
+        line = self._line(receiver)
+        line.kinds.add(kind)
+        signal(kind).connect(line, sender=self._sender, weak=False)
 
     def disconnect(self, kind: str, receiver: Callable[[Any], object]) -> None:
-        """Disconnect a receiver."""
-        signal(kind).disconnect(receiver, sender=self._sender)
-        self._connected = [each for each in self._connected if each != (kind, receiver)]
+        """Disconnect a receiver; what it has been handed already is still delivered."""
+        found, line = signal(kind), self._lines.get(_identity(receiver))
+        if line is not None and kind in line.kinds:
+            line.kinds.remove(kind)
+            found.disconnect(line)
+            if not line.kinds and line.is_idle:
+                del self._lines[_identity(receiver)]
 
     def wants(self, kind: str) -> bool:
         """Whether anybody listens; cheap, so that events nobody wants are never built."""
@@ -168,26 +187,38 @@ class Listeners:
         if found is None or not found.receivers:
             return
         for receiver in found.receivers_for(self._sender):
-            line = self._lines.get(id(receiver))
-            if line is None:
-                line = self._lines[id(receiver)] = _Line(receiver, self._threads, self._report)
-            line.put(event)
+            (receiver if isinstance(receiver, _Line) else self._line(receiver)).put(event)
+
+    def _line(self, receiver: Callable[[Any], object]) -> _Line:
+        line = self._lines.get(_identity(receiver))
+        if line is None:
+            line = self._lines[_identity(receiver)] = _Line(receiver, self._threads, self._report)
+        return line
 
     def _report(self, message: str, error: BaseException) -> None:
         log.warning("queue %s: %s", self._queue, message)
         # A failing error listener is only logged: telling it about itself would never end.
-        if "raised on error:" not in message and self.wants("error"):
-            self.send(ErrorEvent(queue=self._queue, message=message, error=error))
+        if "raised on error:" not in message and self.errors_to.wants("error"):
+            self.errors_to.send(ErrorEvent(queue=self._queue, message=message, error=error))
 
     async def close(self, grace: float = 1.0) -> None:
         """Let receivers finish what they have, at most so long (seconds), then cancel them and let them go."""
         deadline = asyncio.get_running_loop().time() + grace
         for line in list(self._lines.values()):
             await line.finish(deadline)
-        for kind, receiver in list(self._connected):
-            self.disconnect(kind, receiver)
+            for kind in line.kinds:
+                signal(kind).disconnect(line)
         self._lines.clear()
         self._threads.close()
+
+
+def _identity(receiver: Callable[[Any], object]) -> object:
+    """Return what tells receivers apart: every look at a method makes another object of it."""
+    owner = getattr(receiver, "__self__", None)
+    function: object = getattr(receiver, "__func__", None)
+    if owner is None:
+        return id(receiver)
+    return id(owner), id(function) if function is not None else getattr(receiver, "__name__", id(receiver))
 
 
 class Listening:

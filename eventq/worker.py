@@ -374,14 +374,18 @@ class Worker(Listening, Generic[DataT, ResultT]):
         tasks = self._runs.end("closing")
         if tasks:
             await asyncio.wait(tasks, timeout=_CANCEL_GRACE)
+        deadline = self._loop.time() + _FLUSH_GRACE
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FLUSH_GRACE):
+            async with asyncio.timeout_at(deadline):
                 await self._lanes.flush()
         if self._releasing:
             await asyncio.wait(self._releasing)
         left = [running.held for running in self._runs.held.values()]
         if left and self._fatal is None:
-            await self._release(left)
+            # Where Redis is away flushing has waited long enough: one more try, not another wait.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(max(deadline, self._loop.time() + 1.0)):
+                    await self._release(left)
         self._runs.held.clear()
 
     async def _graceful(self) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Following", "event_json", "event_line", "follow"]
 
 _KINDS: Final = (*STREAM_EVENTS, LostEvent.kind)
-#: Not on lines for people; `--json` has them.
+#: Of a job's event, not on lines for people; `--json` has them.
 _HIDDEN: Final = frozenset({"worker", "traceparent", "tracestate"})
 #: Said only when there is something to say.
 _USUALLY_ZERO: Final = frozenset({"attempt", "count", "exhausted", "priority", "result_omitted", "stalls"})
@@ -104,11 +104,11 @@ def event_line(event: Event) -> str:
         facts["due"] = f"{(due_ms - event.ms) / 1000:+.3f}"  # from the time on the same line
     words = [at, f"#{event.seq}", event.kind]
     words += [quoted(facts.pop(key)) for key in ("job_id", "name") if facts.get(key)]
-    return " ".join([*words, *(f"{key}={_shown(key, value)}" for key, value in facts.items() if _is_said(key, value))])
+    return " ".join([*words, *(f"{key}={_shown(key, value)}" for key, value in facts.items() if _is_said(event, key, value))])
 
 
-def _is_said(key: str, value: Any) -> bool:
-    if value is None or value == "" or key in _HIDDEN:
+def _is_said(event: Event, key: str, value: Any) -> bool:
+    if value is None or value == "" or (isinstance(event, JobEvent) and key in _HIDDEN):
         return False
     return bool(value) or key not in _USUALLY_ZERO
 

@@ -38,8 +38,9 @@ for state, key in pairs({completed = completed_key, failed = failed_key}) do
   forget(gone[state], state, 'retention')
   if #gone[state] > 0 then redis.call('ZREM', key, unpack(gone[state])) end
 end
-local more = evict(completed_key, 'completed', tonumber(ARGV[4]), tonumber(ARGV[5]))
-more = evict(failed_key, 'failed', tonumber(ARGV[6]), tonumber(ARGV[7])) or more
+-- Counts are kept to when jobs finish: only then it is known whose count.
+local more = evict(completed_key, 'completed', -1, tonumber(ARGV[5]))
+more = evict(failed_key, 'failed', -1, tonumber(ARGV[7])) or more
 -- The age rules are looked at once a second: a call that found a whole slice may look again at once.
 aged = not more
 close_call(tostring(#ended))

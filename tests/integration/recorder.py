@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pytest
 
+from eventq.commands.events import stream_state
 from eventq.commands.upkeep import SweepReply, sweep_queue
 from eventq.commands.work import Claimed, Outcome, settle_and_claim
 from eventq.events import Event, JobEvent
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     import redis
 
     from eventq import Queue
-
-    from ..conftest import Clock
+    from tests.conftest import Clock
 
 E = TypeVar("E", bound=Event)
 PATIENCE = 5.0
+#: As a data or result type: any JSON. (To type checkers `Any` itself is no type object.)
+UNTYPED: Any = Any
 #: The member of `leases` that is no job begins so.
 NO_JOB = b"no-job:"
 
@@ -31,19 +33,20 @@ class Recorder:
     """Keeps every event of a queue from now on, in order, as a reader of the stream sees them."""
 
     def __init__(self, queue: Queue[Any, Any]) -> None:
+        self._queue = queue
         self._stream = queue.events()
+        self._seq = 0
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self.events: list[Event] = []
 
     async def __aenter__(self) -> Recorder:
         await self._stream.open()
+        self._seq = self._stream.position.seq
         self._task = asyncio.create_task(self._read())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -52,7 +55,17 @@ class Recorder:
     async def _read(self) -> None:
         async for event in self._stream:
             self.events.append(event)
+            self._seq = event.seq
             self._news.set()
+
+    async def catch_up(self) -> None:
+        """Return once every event that is on the stream now is here: others may have heard of them first."""
+        context = self._queue.context
+        _, seq = await context.runner.run_verb(stream_state(context.keys))
+        async with asyncio.timeout(PATIENCE):
+            while self._seq < seq:
+                self._news.clear()
+                await self._news.wait()
 
     def of(self, cls: type[E], job_id: str | None = None) -> list[E]:
         """Return the events of one class so far, of one job if it is named."""

@@ -17,8 +17,8 @@ from eventq.scripts import load_script
 from .recorder import Recorder
 
 if TYPE_CHECKING:
-    from ..conftest import MakeServer, WaitUntil
-    from ..servers import TestServer
+    from tests.conftest import MakeServer, WaitUntil
+    from tests.servers import TestServer
 
 
 class Gate:
@@ -143,7 +143,7 @@ class ClaimCounter:
 
     def _watch(self) -> None:
         while True:
-            command = str(self._monitor.next_command()["command"])
+            command = str((self._monitor.next_command() or {}).get("command"))
             if command.startswith(("evalsha", "EVALSHA")) and self._sha in command:
                 self.claims += 1
             if "that is all" in command:

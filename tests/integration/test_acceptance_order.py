@@ -21,7 +21,7 @@ from .recorder import Recorder
 if TYPE_CHECKING:
     import redis
 
-    from ..conftest import Clock
+    from tests.conftest import Clock
 
 Processor = Callable[[Job[Any, Any]], Any]
 
@@ -120,6 +120,7 @@ async def test_an_idle_worker_with_a_far_delayed_job_runs_a_new_one_at_once(url:
                 job = await queue.add("near", "near")
                 await job.result(timeout=5)
                 assert worker.running == 0
+            await recorder.catch_up()
             waits = [event.waited for event in recorder.of(ActiveEvent)]
         assert ran == ["near"] * 5
         assert max(waits) < AT_ONCE

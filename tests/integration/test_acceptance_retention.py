@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from ..conftest import Clock
+    from tests.conftest import Clock
 
 #: Data above 1 KiB is kept in a column of its own.
 LARGE = "x" * 2000
@@ -60,7 +60,10 @@ async def test_the_newest_are_kept_and_nothing_of_the_others(
     url: str, queue_name: str, redis_client: redis.Redis, rule: Retention
 ) -> None:
     """Case 41: with keep 3 and 10 completions the newest 3 remain, and every column of the other 7 is clean."""
-    async with Queue(queue_name, url=url, default_options=JobOptions(remove_on_complete=rule)) as queue, Recorder(queue) as recorder:
+    async with (
+        Queue(queue_name, url=url, default_options=JobOptions(remove_on_complete=rule)) as queue,
+        Recorder(queue) as recorder,
+    ):
         ids = await add(queue, 10, attempts=2)
         await run_all(queue)
         assert await kept(queue) == ids[-3:]

@@ -31,7 +31,7 @@ async def fail(job: Job[Any, Any]) -> None:
 def totals(client: redis.Redis, queue: Queue[Any, Any], name: str) -> dict[str, int]:
     """Return the queue's own totals of one job name."""
     stored: dict[bytes, bytes] = client.hgetall(queue.context.keys["totals"])  # type: ignore[assignment]
-    split = (key.decode().partition(" ") + (int(value),) for key, value in stored.items())
+    split = ((*key.decode().partition(" "), int(value)) for key, value in stored.items())
     return {kind: value for kind, _, of, value in split if of == name}
 
 
@@ -44,6 +44,7 @@ async def test_attempts_are_used_up_and_no_more(url: str, queue_name: str, redis
         job = await queue.add("n", attempts=3)
         with pytest.raises(JobFailed, match="attempt 3"):
             await job.result(timeout=5)
+        await recorder.catch_up()
         assert recorder.kinds(job.id) == ["added", "active", "retrying", "active", "retrying", "active", "failed"]
         assert [event.attempt for event in recorder.of(ActiveEvent)] == [1, 2, 3]
         assert [event.error.message for event in recorder.of(RetryingEvent)] == ["attempt 1", "attempt 2"]
@@ -67,6 +68,7 @@ async def test_one_attempt_fails_at_once(url: str, queue_name: str, redis_client
         with pytest.raises(JobFailed):
             await bad.result(timeout=5)
         assert await good.result(timeout=5) == "well"
+        await recorder.catch_up()
         assert recorder.kinds(bad.id) == ["added", "active", "failed"]
         assert [event.exhausted for event in recorder.of(FailedEvent)] == [True]
         assert recorder.kinds(good.id) == ["added", "active", "retrying", "active", "completed"]
@@ -215,6 +217,7 @@ async def test_an_unrecoverable_error_ends_the_job(url: str, queue_name: str) ->
                 job = await queue.add(name, attempts=5, backoff=10)
                 with pytest.raises(JobFailed, match="no use"):
                     await job.result(timeout=5)
+                await recorder.catch_up()
                 assert recorder.kinds(job.id) == ["added", "active", "failed"]
         assert [(event.attempt, event.exhausted) for event in recorder.of(FailedEvent)] == [(1, False), (1, False)]
 
@@ -244,6 +247,7 @@ async def test_retrying_what_is_not_failed_is_refused(url: str, queue_name: str)
         await recorder.wait(CompletedEvent, 2)
         with pytest.raises(InvalidState, match="is completed"):
             await active.retry()
+        await recorder.catch_up()
         assert recorder.kinds(active.id) == ["added", "active", "completed"]
         assert recorder.counts()["waiting"] == 0
         assert worker.running == 0

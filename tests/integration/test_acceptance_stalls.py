@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,12 +20,12 @@ from eventq.errors import InvalidState, JobFailed
 from eventq.events import ActiveEvent, CompletedEvent, FailedEvent, ReleasedEvent, RetryingEvent, StalledEvent
 from eventq.job_queue import JobQueue
 
-from .recorder import Recorder, claim_silently, expire_leases, leased, leftovers
+from .recorder import UNTYPED, Recorder, claim_silently, expire_leases, leased, leftovers
 
 if TYPE_CHECKING:
     import redis
 
-    from ..conftest import Clock
+    from tests.conftest import Clock
 
 #: The shortest lease there is.
 LEASE = 0.5
@@ -43,7 +43,7 @@ asyncio.run(Worker(sys.argv[1], hang, url=sys.argv[2], lease=0.6, name="doomed")
 
 
 @contextlib.contextmanager
-def doomed_worker(queue: Queue[Any, Any], url: str) -> Iterator[subprocess.Popen[str]]:
+def doomed_worker(queue: Queue[Any, Any], url: str) -> Generator[subprocess.Popen[str]]:
     """Run a worker in a process of its own that never finishes a job; it prints the ids of those it takes."""
     command = [sys.executable, "-c", DOOMED_WORKER, queue.name, url]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -72,6 +72,7 @@ async def test_the_job_of_a_killed_worker_runs_again(url: str, queue_name: str) 
             async with Worker(queue, note, lease=LEASE, name="survivor"):
                 assert await job.result(timeout=5) == "well"
         assert ran == [(job.id, 1)]
+        await recorder.catch_up()
         assert recorder.kinds(job.id) == ["added", "active", "stalled", "active", "completed"]
         (stalled,) = recorder.of(StalledEvent)
         assert (stalled.job_id, stalled.name, stalled.worker, stalled.stalls, stalled.attempt) == (job.id, "n", "doomed", 1, 1)
@@ -112,6 +113,7 @@ async def test_a_job_that_stalls_too_often_fails(url: str, queue_name: str, cloc
         with pytest.raises(JobFailed) as caught:
             await job.result(timeout=5)
         assert (caught.value.type, caught.value.job_id) == ("Stalled", job.id)
+        await recorder.catch_up()
         assert recorder.kinds(job.id) == ["added", "active", "stalled", "active", "failed"]
         (failed,) = recorder.of(FailedEvent)
         assert (failed.reason, failed.stalls, failed.exhausted, failed.worker) == ("stalled", 2, False, "silent")
@@ -140,7 +142,7 @@ async def test_a_worker_with_max_stalls_0_fails_at_the_first_stall(url: str, que
 
 
 @contextlib.contextmanager
-def sweeping_thread(queue: Queue[Any, Any]) -> Iterator[None]:
+def sweeping_thread(queue: Queue[Any, Any]) -> Generator[None]:
     """Sweep every 50 ms from a thread, as other workers would, whatever this process' event loop is doing."""
     context, stop = queue.context, threading.Event()
 
@@ -179,6 +181,7 @@ async def test_a_job_longer_than_its_lease_never_stalls(url: str, queue_name: st
             async with Worker(queue, processor, lease=LEASE):
                 job = await queue.add("n")
                 await job.result(timeout=5)
+        await recorder.catch_up()
         assert recorder.kinds(job.id) == ["added", "active", "completed"]
         (completed,) = recorder.of(CompletedEvent)
         assert completed.ran > LEASE * 2
@@ -256,7 +259,7 @@ async def test_job_queue_passes_lease_and_stalls_on(url: str, queue_name: str) -
     async def nothing(job: Job[Any, Any]) -> None:
         """Do nothing."""
 
-    jobs: JobQueue[Any, Any] = JobQueue(queue_name, Any, nothing, url=url, lease=LEASE, max_stalls=0)
+    jobs: JobQueue[Any, Any] = JobQueue(queue_name, UNTYPED, nothing, url=url, lease=LEASE, max_stalls=0)
     async with Queue(queue_name, url=url) as queue, Recorder(queue) as recorder:
         await queue.add("n")
         await claim_silently(queue, lease=LEASE)

@@ -15,10 +15,10 @@ from eventq import Backoff, Job, JobOptions, JobQueue, JobState, NewJob, Queue
 from eventq.errors import ConfigurationError, InvalidJob, JobFailed, JobNotFound
 from eventq.events import CompletedEvent, FailedEvent, WorkerStartedEvent, WorkerStoppedEvent
 
-from .recorder import Recorder
+from .recorder import UNTYPED, Recorder
 
 if TYPE_CHECKING:
-    from ..conftest import MakeServer, WaitUntil
+    from tests.conftest import MakeServer, WaitUntil
 
 
 @dataclass
@@ -49,8 +49,31 @@ async def test_jobs_are_added_run_and_looked_up(url: str, queue_name: str) -> No
     assert status.started_at <= status.finished_at
 
 
-async def test_a_status_in_every_state(url: str, queue_name: str) -> None:
-    """get_job_status tells state, attempts, error and times, wherever the job stands."""
+async def test_a_status_of_what_has_not_run(url: str, queue_name: str) -> None:
+    """get_job_status tells where a job stands before anything happened to it, and that one is not there."""
+    async with JobQueue(queue_name, Order, deliver, url=url) as jobs:
+        await jobs.worker.pause()
+        waiting = await jobs.add_job("order", Order(1))
+        prioritized = await jobs.add_job("order", Order(2), priority=1)
+        delayed = await jobs.add_job("order", Order(3), delay=60)
+
+        async def states() -> list[JobState]:
+            return [(await jobs.get_job_status(job.id)).state for job in (waiting, prioritized, delayed)]
+
+        assert await states() == ["waiting", "prioritized", "delayed"]
+        await jobs.queue.pause()
+        assert await states() == ["paused", "prioritized", "delayed"]
+        status = await jobs.get_job_status(delayed.id)
+        assert (status.started_at, status.finished_at, status.progress, status.attempt) == (None, None, None, 1)
+        await delayed.remove()
+        with pytest.raises(JobNotFound, match=delayed.id):
+            await jobs.get_job_status(delayed.id)
+        with pytest.raises(InvalidJob, match="job_id"):
+            await jobs.get_job_status("no such id")
+
+
+async def test_a_status_of_what_runs_and_ran(url: str, queue_name: str) -> None:
+    """get_job_status tells attempts, the last error with its traceback, and times, while a job runs and when it is over."""
     seen, go = asyncio.Event(), asyncio.Event()
 
     async def work(job: Job[Any, Any]) -> None:
@@ -60,44 +83,26 @@ async def test_a_status_in_every_state(url: str, queue_name: str) -> None:
         if job.name == "fails":
             raise ValueError(f"attempt {job.attempt}")
 
-    async def states(jobs: JobQueue[Any, Any], *added: Job[Any, Any]) -> list[JobState]:
-        return [(await jobs.get_job_status(job.id)).state for job in added]
-
-    jobs = JobQueue(queue_name, Any, work, url=url, grace=0)
-    waiting = await jobs.add_job("waits")
-    prioritized = await jobs.add_job("waits", priority=1)
-    delayed = await jobs.add_job("waits", delay=60)
-    assert await states(jobs, waiting, prioritized, delayed) == ["waiting", "prioritized", "delayed"]
-    await jobs.queue.pause()
-    assert await states(jobs, waiting, prioritized, delayed) == ["paused", "prioritized", "delayed"]
-    await jobs.queue.resume()
-    async with Recorder(jobs.queue) as recorder, jobs:
-        await recorder.wait(CompletedEvent, 2)
+    async with JobQueue(queue_name, UNTYPED, work, url=url) as jobs, Recorder(jobs.queue) as recorder:
         retried = await jobs.add_job("fails", attempts=3, backoff=Backoff.fixed(60))
         failed = await jobs.add_job("fails", attempts=2)
         await recorder.wait(FailedEvent)
         active = await jobs.add_job("holds")
         await seen.wait()
-        assert await states(jobs, waiting, retried, failed, active) == ["completed", "delayed", "failed", "active"]
 
         status = await jobs.get_job_status(retried.id)
-        assert (status.attempt, status.max_attempts, status.result, status.finished_at) == (2, 3, None, None)
+        assert (status.state, status.attempt, status.max_attempts, status.result) == ("delayed", 2, 3, None)
         assert status.error and (status.error.type, status.error.message) == ("ValueError", "attempt 1")
+        assert status.started_at and not status.finished_at
         status = await jobs.get_job_status(failed.id)
-        assert (status.attempt, status.max_attempts) == (2, 2)
+        assert (status.state, status.attempt, status.max_attempts) == ("failed", 2, 2)
         assert status.error and status.error.message == "attempt 2" and "in work" in status.error.traceback
         assert status.started_at and status.finished_at
         status = await jobs.get_job_status(active.id)
-        assert status.started_at and not status.finished_at and not status.error
-        status = await jobs.get_job_status(delayed.id)
-        assert (status.started_at, status.finished_at, status.progress) == (None, None, None)
+        assert status.state == "active" and status.started_at and not status.finished_at and not status.error
         go.set()
         await active.result(timeout=5)
-        await delayed.remove()
-        with pytest.raises(JobNotFound, match=delayed.id):
-            await jobs.get_job_status(delayed.id)
-        with pytest.raises(InvalidJob, match="job_id"):
-            await jobs.get_job_status("no such id")
+        assert (await jobs.get_job_status(active.id)).state == "completed"
 
 
 async def test_all_jobs_of_every_state(url: str, queue_name: str) -> None:
@@ -158,7 +163,7 @@ async def test_close_leaves_nothing(make_server: MakeServer, wait_until: WaitUnt
     async def on_loop(job: Job[Any, Any]) -> None:
         """Do nothing."""
 
-    jobs = JobQueue("leaves", Any, {"plain": plain, "loop": on_loop}, url=server.url, concurrency=20)
+    jobs = JobQueue("leaves", UNTYPED, {"plain": plain, "loop": on_loop}, url=server.url, concurrency=20)
     jobs.on("completed", lambda event: None)
     async with jobs:
         names = [await (await jobs.add_job("plain")).result(timeout=5) for _ in range(3)]
@@ -244,12 +249,20 @@ async def test_options_reach_queue_and_worker(url: str, queue_name: str) -> None
         return 0
 
     jobs = JobQueue(
-        queue_name, Any, work, url=url, default_options=defaults, concurrency=7, backoffs={"mine": mine}, prefix="shop", tag="all"
+        queue_name,
+        UNTYPED,
+        work,
+        url=url,
+        default_options=defaults,
+        concurrency=7,
+        backoffs={"mine": mine},
+        prefix="shop",
+        tag="all",
     )
     assert (jobs.name, jobs.worker.concurrency) == (queue_name, 7)
     assert jobs.queue.context.keys["jobs"] == f"shop:{{all}}:{queue_name}:jobs"
     await jobs.close()
-    jobs = JobQueue(queue_name, Any, work, url=url, default_options=defaults, concurrency=7, backoffs={"mine": mine})
+    jobs = JobQueue(queue_name, UNTYPED, work, url=url, default_options=defaults, concurrency=7, backoffs={"mine": mine})
     async with jobs, Recorder(jobs.queue) as recorder:
         job = await jobs.add_job("n")
         await recorder.wait(CompletedEvent)

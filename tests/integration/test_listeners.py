@@ -206,22 +206,26 @@ class Counter:
         self.heard += 1
 
 
-async def test_off_ends_listening(url: str, queue_name: str) -> None:
+async def test_off_ends_listening(url: str, queue_name: str, wait_until: WaitUntil) -> None:
     """A function and a method can be disconnected; what was never connected is no error; the others stay."""
     function, method, stays = Counter(), Counter(), Counter()
     listen = function.count
+    builtin: list[Event] = []
     queue = Queue(queue_name, int, url=url)
     async with queue, Worker(queue, double) as worker:
         worker.on("completed", listen)
         worker.on("completed", method.count)
         worker.on("completed", stays.count)
-        await (await queue.add("j", 1)).result(PATIENCE)
+        worker.on("completed", builtin.append)
+        await queue.add("j", 1)
+        await wait_until(lambda: stays.heard and builtin)
         worker.off("completed", listen)
         worker.off("completed", method.count)
+        worker.off("completed", builtin.append)
         worker.off("failed", listen)
         worker.off("completed", Counter().count)
         await run_jobs(queue)
-    assert (1, 1, JOBS + 1) == (function.heard, method.heard, stays.heard)
+    assert (1, 1, 1, JOBS + 1) == (function.heard, method.heard, len(builtin), stays.heard)
 
 
 async def test_a_closure_is_held_until_close_and_let_go_then(url: str, queue_name: str, wait_until: WaitUntil) -> None:

@@ -17,7 +17,7 @@ from .recorder import Recorder, claim_silently
 if TYPE_CHECKING:
     import redis
 
-    from ..conftest import Clock, WaitUntil
+    from tests.conftest import Clock, WaitUntil
 
 
 async def work(job: Job[Any, Any]) -> Any:
@@ -43,7 +43,13 @@ async def test_a_job_reads_as_it_was_added(url: str, queue_name: str) -> None:
     async with Queue(queue_name, url=url) as queue:
         data = {"text": "Grüße 🎉 \u0000 \t\n", "list": [1, 2.5, None, True], "large": "x" * 5000}
         added = await queue.add(
-            "an: odd/name 1.0", data, attempts=4, priority=3, backoff=Backoff.exponential(1, jitter=0.5), timeout=9, job_id="own.id-1"
+            "an: odd/name 1.0",
+            data,
+            attempts=4,
+            priority=3,
+            backoff=Backoff.exponential(1, jitter=0.5),
+            timeout=9,
+            job_id="own.id-1",
         )
         job = await queue.get_job("own.id-1")
         assert job is not None
@@ -145,8 +151,8 @@ async def test_pages_of_finished_jobs(url: str, queue_name: str) -> None:
         assert [by_time[job_id] for job_id in ascending] == sorted(by_time.values())
         descending = ids_of(await queue.get_jobs("completed"))
         assert [by_time[job_id] for job_id in descending] == sorted(by_time.values(), reverse=True)
-        pages = [ids_of(await queue.get_jobs("completed", start, 7)) for start in range(0, 30, 7)]
-        assert sum(pages, []) == descending
+        pages = [await queue.get_jobs("completed", start, 7) for start in range(0, 30, 7)]
+        assert [job.id for page in pages for job in page] == descending
 
 
 async def test_pages_by_state(url: str, queue_name: str) -> None:
@@ -242,6 +248,7 @@ async def test_the_latest_progress_wins(url: str, queue_name: str) -> None:
     async with Queue(queue_name, url=url) as queue, Recorder(queue) as recorder, Worker(queue, report):
         job = await queue.add("n")
         await job.result(timeout=5)
+        await recorder.catch_up()
         told = [event.progress for event in recorder.of(ProgressEvent)]
         assert told[-1] == 999 and told == sorted(told) and len(told) <= 10
         assert recorder.kinds(job.id)[-2:] == ["progress", "completed"]
@@ -262,6 +269,7 @@ async def test_progress_that_is_refused(url: str, queue_name: str) -> None:
     async with Queue(queue_name, url=url) as queue, Recorder(queue) as recorder, Worker(queue, report):
         job = await queue.add("n")
         await job.result(timeout=5)
+        await recorder.catch_up()
         assert len(refused) == 6 and recorder.counts()["progress"] == 0
         with pytest.raises(InvalidState, match="processor"):
             await job.update_progress(1)
@@ -335,13 +343,12 @@ async def test_waiting_ends_with_its_timeout(url: str, queue_name: str) -> None:
             assert await patient == "in time"
 
 
-async def test_waiting_for_a_removed_job_ends(url: str, queue_name: str) -> None:
+async def test_waiting_for_a_removed_job_ends(url: str, queue_name: str, wait_until: WaitUntil) -> None:
     """result() of a job that is removed before it ran raises JobNotFound, at once or when it happens."""
     async with Queue(queue_name, url=url) as queue:
         job = await queue.add("n")
         waiting = asyncio.create_task(job.result(timeout=5))
-        while not queue.context.runner.connects or not queue._listener._waiters:
-            await asyncio.sleep(0)
+        await wait_until(lambda: queue._listener._waiters, description="the wait")
         await job.remove()
         with pytest.raises(JobNotFound, match=job.id):
             await waiting
@@ -351,19 +358,18 @@ async def test_waiting_for_a_removed_job_ends(url: str, queue_name: str) -> None
             await job.remove()
 
 
-async def test_a_result_that_is_not_kept_still_arrives(url: str, queue_name: str) -> None:
+async def test_a_result_that_is_not_kept_still_arrives(url: str, queue_name: str, wait_until: WaitUntil) -> None:
     """With remove_on_complete whoever waits has the result from the event; one too large for it is lost, which is an error."""
-    async with Queue(queue_name, url=url, default_options=JobOptions(remove_on_complete=True)) as queue:
-        async with Worker(queue, work) as worker:
-            await worker.pause()
-            small, large = await queue.add("n", "small"), await queue.add("n", "x" * 2000)
-            waiting = [asyncio.create_task(job.result(timeout=5)) for job in (small, large)]
-            while len(queue._listener._waiters) < 2:
-                await asyncio.sleep(0)
-            worker.resume()
-            assert await waiting[0] == "small"
-            with pytest.raises(JobNotFound, match=large.id):
-                await waiting[1]
+    queue: Queue[Any, Any] = Queue(queue_name, url=url, default_options=JobOptions(remove_on_complete=True))
+    async with queue, Worker(queue, work) as worker:
+        await worker.pause()
+        small, large = await queue.add("n", "small"), await queue.add("n", "x" * 2000)
+        waiting = [asyncio.create_task(job.result(timeout=5)) for job in (small, large)]
+        await wait_until(lambda: len(queue._listener._waiters) == 2, description="two waits")
+        worker.resume()
+        assert await waiting[0] == "small"
+        with pytest.raises(JobNotFound, match=large.id):
+            await waiting[1]
 
 
 async def test_a_retried_job_has_another_outcome(url: str, queue_name: str) -> None:
@@ -383,6 +389,15 @@ async def test_a_retried_job_has_another_outcome(url: str, queue_name: str) -> N
         assert await job.result(timeout=5) == "well"
 
 
+async def test_an_id_used_again_is_another_job(url: str, queue_name: str) -> None:
+    """result() waits for the job that has the id now: what is told late of one that had it before is not its outcome."""
+    async with Queue(queue_name, url=url) as queue, Worker(queue, work):
+        for number in range(60):
+            job = await queue.add("n", number, job_id="again")
+            assert await job.result(timeout=5) == number
+            await job.remove()
+
+
 async def test_a_processor_cannot_wait_for_itself(url: str, queue_name: str) -> None:
     """A processor's own job object has no result to wait for: an error at once instead of a dead lock."""
 
@@ -394,19 +409,18 @@ async def test_a_processor_cannot_wait_for_itself(url: str, queue_name: str) -> 
         await (await queue.add("n")).result(timeout=5)
 
 
-async def test_closing_tells_who_waits(url: str, queue_name: str) -> None:
+async def test_closing_tells_who_waits(url: str, queue_name: str, wait_until: WaitUntil) -> None:
     """Closing the queue ends every wait for a result with an error that says so."""
     queue: Queue[Any, Any] = Queue(queue_name, url=url)
     job = await queue.add("n")
     waiting = asyncio.create_task(job.result())
-    while not queue._listener._waiters:
-        await asyncio.sleep(0)
+    await wait_until(lambda: queue._listener._waiters, description="the wait")
     await queue.close()
     with pytest.raises(EventqError, match="closed"):
         await waiting
 
 
-async def test_jobs_know_their_runs(url: str, queue_name: str, wait_until: WaitUntil) -> None:
+async def test_jobs_know_their_runs(url: str, queue_name: str) -> None:
     """A processor's job says attempt, fence and times of its run; fences rise with every run of any job of the queue."""
     seen: list[tuple[int, int]] = []
 

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import pytest
 
+from eventq.commands.events import report_events
 from eventq.commands.manage import pause_queue, remove_jobs, resume_queue, retry_jobs
 from eventq.commands.upkeep import run_timers
 from eventq.commands.work import Claimed, Outcome, Retention, release_jobs, renew_leases
-from eventq.events import STREAM_EVENTS, AddedEvent, CompletedEvent
+from eventq.events import STREAM_EVENTS, AddedEvent, CompletedEvent, ErrorEvent
 from eventq.states import JobState
 
 from .invariants import check_queue
@@ -121,6 +122,20 @@ def test_a_name_with_spaces_and_slashes(lab: Lab) -> None:
     assert [event.name for event in lab.events() if isinstance(event, AddedEvent)] == [name, "__other__"]
 
 
+def test_events_that_are_no_transition(lab: Lab) -> None:
+    """What workers report of themselves is numbered with the rest, in bounded entries, and answered with the last number."""
+    lab.add(new())
+    facts = [json.dumps({"worker": f"w{index}", "type": "OSError", "message": '"\n' * index}) for index in range(250)]
+    assert lab.call(report_events(lab.keys, "error", facts)) == 251
+    assert lab.call(report_events(lab.keys, "worker_stopped", ['{"worker":"w"}'])) == 252
+    told = [event for event in lab.events() if isinstance(event, ErrorEvent)]
+    assert [(event.worker, event.type, event.message) for event in told] == [
+        (f"w{index}", "OSError", '"\n' * index) for index in range(250)
+    ]
+    lab.add(new())
+    assert lab.events()[-1].seq == 253
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_random_workload_adds_up(lab: Lab, seed: int) -> None:
     """After hundreds of calls of every kind, states, counts, totals, runs and events agree."""
@@ -129,7 +144,8 @@ def test_a_random_workload_adds_up(lab: Lab, seed: int) -> None:
     check_queue(lab)
     workload.drain()
     assert not lab.counts().keys() - {"completed", "failed"}
-    assert {event.kind for event in lab.events()} == set(STREAM_EVENTS), "every kind has been seen"
+    missing = set(STREAM_EVENTS) - {event.kind for event in lab.events()}
+    assert missing == {"error", "worker_started", "worker_stopped"}, "every transition has been seen"
 
 
 class Workload:

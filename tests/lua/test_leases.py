@@ -202,3 +202,15 @@ def test_released_jobs_go_to_the_head_in_order(lab: Lab) -> None:
     assert lab.total("released") == 5
     assert lab.marker() == {"0", "1", "2", "3"}
     assert lab.settle(outcome(jobs[0])) == [0], "a run that was given back may not settle"
+
+
+def test_a_release_by_a_worker_that_lost_the_job_changes_nothing(lab: Lab) -> None:
+    """A late release does not take the job from the worker that has it now."""
+    lab.add(new())
+    (old,) = lab.claim().jobs
+    lab.expire_leases()
+    lab.sweep()
+    (young,) = lab.claim(worker="worker-2").jobs
+    assert lab.call(release_jobs(lab.keys, [held(old)])) == 0
+    assert lab.job(young.id).run.token == young.token
+    assert lab.call(release_jobs(lab.keys, [held(young)])) == 1

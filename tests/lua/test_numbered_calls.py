@@ -13,7 +13,7 @@ import pytest
 
 from eventq.commands.add import add_jobs
 from eventq.commands.core import Command
-from eventq.commands.events import Position, hold_consumer
+from eventq.commands.events import Position, hold_consumer, report_events
 from eventq.commands.manage import pause_queue, remove_jobs, resume_queue, retry_jobs
 from eventq.commands.read import count_jobs, get_jobs, list_jobs
 from eventq.commands.upkeep import run_timers, sweep_queue, trim_events
@@ -123,6 +123,11 @@ def _hold(lab: Lab) -> Command[Any]:
     return hold_consumer(lab.keys, "billing", "me", 10_000, position=Position("e", "1-0", 1), state="state")
 
 
+def _report(lab: Lab) -> Command[Any]:
+    lab.add(new())
+    return report_events(lab.keys, "worker_started", ['{"worker":"w"}', '{"worker":"v"}'])
+
+
 WRITING = {
     "add_jobs": Case(_add, "jobs", same=lambda added: added.existing),
     "settle_and_claim": Case(_settle, "results", same=_claims),
@@ -136,6 +141,7 @@ WRITING = {
     "resume_queue": Case(_resume, "meta"),
     "retry_jobs": Case(_retry, "wait"),
     "remove_jobs": Case(_remove, "jobs"),
+    "report_events": Case(_report, "events"),
     # A repeated hold is the same hold again, counted from now.
     "hold_consumer": Case(_hold, "consumers", loose="consumers"),
 }

@@ -104,6 +104,15 @@ def test_the_hard_cap_passes_a_live_reader(lab: Lab) -> None:
     assert seqs(lab) == [8, 9, 10]
 
 
+def test_an_entry_of_somebody_else_is_no_obstacle(lab: Lab) -> None:
+    """What is none of ours in the stream goes with what is around it and does not break the call."""
+    fill(lab, 2)
+    lab.redis("XADD", lab.keys["events"], "*", "kind", "added", "what", "ever")
+    fill(lab, 3)
+    trim(lab, events=2)
+    assert seqs(lab) == [4, 5]
+
+
 def test_half_an_entry_handled_keeps_it(lab: Lab) -> None:
     """A reader that stopped in the middle of an entry finds it when it comes back."""
     fill(lab, 3, per_entry=10)

@@ -6,7 +6,7 @@ local PINNED, SLICE = 1125899906842624, 100
 -- include: forget
 -- include: evict
 local function finish(key, state, jobs, keep, age)
-  local scores, gone, by_queue, own_ages, size = {}, {}, false, false, 0
+  local scores, gone, by_queue, own_ages, size, least = {}, {}, false, false, 0, -1
   for index, id in ipairs(jobs.ids) do
     local rule, score = jobs.rules[index], now_text
     if rule == '' then
@@ -15,7 +15,7 @@ local function finish(key, state, jobs, keep, age)
       gone[#gone + 1], score = id, nil
     else
       local own, own_age = string.match(rule, 'count:(%d+)'), string.match(rule, 'age:(%d+)')
-      if own then keep = keep < 0 and tonumber(own) or math.min(keep, tonumber(own)) end
+      if own then least = least < 0 and tonumber(own) or math.min(least, tonumber(own)) end
       if own_age then redis.call('ZADD', timers_key, now + own_age, 'keep ' .. id) end
       if own then own_ages = own_ages or own_age else score = now + PINNED end
     end
@@ -28,5 +28,7 @@ local function finish(key, state, jobs, keep, age)
   if size == 0 then return end
   redis.call('ZADD', key, unpack(scores))
   if own_ages then redis.call('HSET', meta_key, 'own_ages', 1) end
-  evict(key, state, keep, by_queue and age or -1)
+  -- The smallest count among the rules of these jobs; the queue's rule is one of them only where a job has none of its own.
+  if not by_queue then keep, age = least, -1 elseif least >= 0 then keep = keep < 0 and least or math.min(keep, least) end
+  evict(key, state, keep, age)
 end
