@@ -60,7 +60,8 @@ class QueueContext(Generic[DataT, ResultT]):
         return self.keys.name
 
     async def register(self) -> None:
-        """List the queue for discovery, once per client."""
+        """List the queue for discovery, once per client. Raises ConfigurationError in another loop, or once closed."""
+        self.runner.bind()
         if not self.is_registered:
             await self.runner.run_verb(register_queue(self.keys))
             self.is_registered = True

@@ -28,12 +28,16 @@ class Producer(Generic[DataT, ResultT]):
     def __init__(self, context: QueueContext[DataT, ResultT]) -> None:
         self._context = context
         self._runner = AsyncRunner(context.server, client_name="eventq-add")
-        self._waiting: deque[tuple[NewRecord, asyncio.Future[int | None]]] = deque()
         self._sending: asyncio.Task[None] | None = None
+        self._defaults = context.default_options or _NO_OPTIONS
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with nothing waiting and nothing in flight: at first, and in a forked child."""
+        self._waiting: deque[tuple[NewRecord, asyncio.Future[int | None]]] = deque()
         self._is_busy = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._defaults = context.default_options or _NO_OPTIONS
 
     def record(self, name: str, data: DataT, options: JobOptions | None, trace: str | None = None) -> NewRecord:
         """Check everything about one job and return what is sent. Raises InvalidJob; nothing is stored."""

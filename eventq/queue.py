@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from contextlib import AsyncExitStack
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 from weakref import WeakSet
 
@@ -97,6 +100,8 @@ class Queue(Listening, Generic[DataT, ResultT]):
         self._listener = QueueListener(self.context, self.listeners)
         self._producer = Producer(self.context)
         self._streams: WeakSet[EventStream] = WeakSet()
+        _queues.add(self)
+        _watch_forks()
 
     @property
     def name(self) -> str:
@@ -290,4 +295,28 @@ class Queue(Listening, Generic[DataT, ResultT]):
         return state
 
 
+    def in_child(self) -> None:
+        """Begin anew in a forked child: what is in flight, and whoever waits for it, is the parent's."""
+        # Kept: collecting them would close connections of the parent's (see AsyncRunner.bind) and complain about its tasks.
+        loop = self.context.runner.loop
+        _inherited.extend([*self._streams, *(asyncio.all_tasks(loop) if loop else ())])
+        self._streams = WeakSet()
+        self._producer.begin()
+        self._listener.begin()
+        self.listeners.begin()
+
+
 _NOTHING_SAID = (None,) * 10
+_queues: WeakSet[Queue[Any, Any]] = WeakSet()
+_inherited: list[object] = []
+
+
+@cache
+def _watch_forks() -> None:
+    """Let every queue begin anew in forked children; once, when there is a queue."""
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def _in_child() -> None:
+    for queue in list(_queues):
+        queue.in_child()

@@ -110,7 +110,7 @@ class EventStream:
             return
         self._is_closed, self.is_open = True, False
         try:
-            if self._keeper:
+            if self._keeper and not self._keeper.done():
                 self._keeper.cancel()
                 await asyncio.wait([self._keeper])
             if self._has_name:

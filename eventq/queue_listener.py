@@ -28,11 +28,15 @@ class QueueListener:
     def __init__(self, context: QueueContext[Any, Any], listeners: Listeners) -> None:
         self._context = context
         self._listeners = listeners
+        self._wanted = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with nobody waiting and nothing read: at first, and in a forked child."""
         #: Per job whoever waits for its outcome, with the number of the last event that is older than the wait.
         self._waiters: dict[str, dict[asyncio.Future[Any], int]] = {}
         self._task: asyncio.Task[None] | None = None
         self._stream: EventStream | None = None
-        self._wanted = False
         self._starting = asyncio.Lock()
 
     def want(self) -> None:
@@ -46,6 +50,7 @@ class QueueListener:
         """
         if not self._wanted or self._is_reading:
             return
+        self._context.runner.bind()
         async with self._starting:
             if self._is_reading:
                 return
@@ -69,7 +74,7 @@ class QueueListener:
         """Stop reading. Whoever still waits for an outcome is told."""
         task, self._task = self._task, None
         self._wanted = False
-        if task is not None:
+        if task is not None and not task.done():
             task.cancel()
             await asyncio.wait([task])
         if self._stream is not None:

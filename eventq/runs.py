@@ -282,7 +282,7 @@ class Runs:
         return make_event(kind, self._context.name, 0, now_ms or started, facts)
 
     def _log(self, running: Running, verdict: Verdict, now_ms: int) -> None:
-        extra = {
+        extra: dict[str, Any] = {
             "queue": self._context.name,
             "job_id": running.claimed.id,
             "job_name": running.record.name,
@@ -292,6 +292,8 @@ class Runs:
         }
         text = " ".join(f"{key}={value!r}" if " " in str(value) else f"{key}={value}" for key, value in extra.items())
         error = f" error={verdict.error.type}: {verdict.error.message}" if verdict.error else ""
+        if verdict.error:
+            extra |= {"error_type": verdict.error.type, "error_message": verdict.error.message}
         log.info("%s%s", text, error, extra=extra)
 
 

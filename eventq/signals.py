@@ -88,13 +88,17 @@ class _Line:
         self, receiver: Callable[[Any], object], threads: ThreadPool, report: Callable[[str, BaseException], None]
     ) -> None:
         self._receiver = receiver
-        self._threads = threads
         self._report = report
-        self._events: deque[Event] = deque()
-        self._task: asyncio.Task[None] | None = None
         self._is_ending = False
         self.kinds: set[str] = set()
         self.dropped = 0
+        self.begin(threads)
+
+    def begin(self, threads: ThreadPool) -> None:
+        """Begin with nothing to deliver."""
+        self._threads = threads
+        self._events: deque[Event] = deque()
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -158,6 +162,12 @@ class Listeners:
         self._threads = ThreadPool(f"eventq-listeners {queue}")
         #: Whose error listeners hear what a receiver here raises.
         self.errors_to = self
+
+    def begin(self) -> None:
+        """Begin with nothing to deliver: in a forked child, where the parent's tasks and threads are not."""
+        self._threads = ThreadPool(f"eventq-listeners {self._queue}")
+        for line in self._lines.values():
+            line.begin(self._threads)
 
     def connect(self, kind: str, receiver: Callable[[Any], object]) -> None:
         """Connect a receiver, held strongly. Raises ConfigurationError for an unknown kind or what cannot be called."""

@@ -56,6 +56,7 @@ class ThreadPool:
     def _run(self) -> None:
         while (work := self._calls.get()) is not None:
             work()
+            del work  # what it holds is not kept until the next call
             with self._lock:
                 self._busy -= 1
 

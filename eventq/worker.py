@@ -100,10 +100,11 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self.name = check_worker_name(name)
         self._concurrency = check_whole("concurrency", concurrency, 1, 100_000)
         self._max_stalls = check_whole("max_stalls", max_stalls, 0, 1_000_000)
-        self._max_jobs = None if max_jobs is None else check_whole("max_jobs", max_jobs, 1, 2**53)
+        self.max_jobs = None if max_jobs is None else check_whole("max_jobs", max_jobs, 1, 2**53)
         self._lease_ms = to_ms("lease", lease, minimum_ms=500)
         self._grace = to_ms("grace", grace) / 1000
-        self._burst = burst
+        #: Stop when the line is empty, stop after so many jobs; may be set before the start.
+        self.burst = burst
         self.listeners = Listeners(self, self._context.name)
         self._runs = Runs(
             self._context,
@@ -149,6 +150,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
 
     async def start(self) -> None:
         """Connect, check the server, begin to claim, in the background. Raises what connecting raises."""
+        if self._closing is not None:
+            raise ConfigurationError(f"worker {self.name!r} is closed; make a new one")
         if self._is_started:
             return
         await self.queue.ready()
@@ -266,8 +269,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
 
     def _free(self) -> int:
         free = self._concurrency - self._runs.busy
-        if self._max_jobs is not None:
-            free = min(free, self._max_jobs - self._runs.started)
+        if self.max_jobs is not None:
+            free = min(free, self.max_jobs - self._runs.started)
         return free
 
     def _replied(self, settlements: Sequence[Settlement], reply: ClaimReply) -> None:
@@ -285,8 +288,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._check_done()
 
     def _check_done(self) -> None:
-        done = self._max_jobs is not None and self._runs.settled >= self._max_jobs
-        if self._burst and not done:
+        done = self.max_jobs is not None and self._runs.settled >= self.max_jobs
+        if self.burst and not done:
             done = not self._runs.held and self._lanes.is_quiet
         if done:
             self._stopping.set()

@@ -53,10 +53,10 @@ def _apply(worker: Worker[Any, Any], options: WorkerOptions) -> None:
     """Set on the worker what was asked for; called before it starts."""
     if options.concurrency is not None:
         worker.concurrency = options.concurrency
-    settings: dict[str, Any] = {"_burst": options.burst or None, "_max_jobs": options.max_jobs}
-    for name, value in settings.items():
-        if value is not None:
-            setattr(worker, name, value)
+    if options.burst:
+        worker.burst = True
+    if options.max_jobs is not None:
+        worker.max_jobs = options.max_jobs
 
 
 def _watch_lifeline() -> None:

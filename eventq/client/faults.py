@@ -69,7 +69,7 @@ def refusal(error: Exception, what: str) -> EventqError:
 
 def unavailable(what: str, where: str, seconds: float, error: BaseException) -> QueueUnavailable:
     """Return our error for a server that could not be reached in time."""
+    unknown = "; whether it took effect is unknown, repeating an add is safe with a job_id of your own"
     return QueueUnavailable(
-        f"{what}: no answer from {where} for {seconds:.1f} seconds: {error}; whether it took effect is unknown, repeating is safe"
-        " with a job_id of your own"
+        f"{what}: no answer from {where} for {seconds:.1f} seconds: {error}{unknown if what.startswith('script') else ''}"
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eventq.commands.core import Command, Verb
 
 R = TypeVar("R")
+_inherited: list[AsyncConnection] = []
 _NO_ANSWER: Final = object()
 WRITER_LENGTH = 12
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
@@ -68,7 +69,7 @@ class AsyncRunner:
         self._on_fault = on_fault
         self._connection: AsyncConnection | None = None
         self._lock = asyncio.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._pid = -1
         self._writer = ""
         self._number = 0
@@ -78,7 +79,7 @@ class AsyncRunner:
 
     async def run(self, command: Command[R]) -> R:
         """Send a script call and return its parsed reply. One round trip; a lost reply is asked for again by number."""
-        self._own()
+        self.bind()
         async with self._lock:
             if command.numbered:
                 self._number += 1
@@ -94,7 +95,7 @@ class AsyncRunner:
 
     async def run_verb(self, verb: Verb[R], *, block: float = 0.0) -> R:
         """Send one plain Redis command; `block` is how long the server itself may hold the reply back (seconds)."""
-        self._own()
+        self.bind()
         async with self._lock:
             reply = await self._persist(str(verb.words[0]), list(verb.words), timeout=self._timeout + block)
         return verb.parse(reply)
@@ -104,14 +105,16 @@ class AsyncRunner:
         self._is_closed = True
         await self._drop()
 
-    def _own(self) -> None:
-        """Bind to this process and loop; take a new writer id after a fork."""
+    def bind(self) -> None:
+        """Bind to this process and loop; take a new writer id after a fork. Raises ConfigurationError elsewhere, or once closed."""
         loop = asyncio.get_running_loop()
         if self._pid != os.getpid():
-            # The parent's socket is left alone: it is still the parent's.
-            self._connection, self._pid, self._loop, self._lock = None, os.getpid(), loop, asyncio.Lock()
+            if self._connection is not None:
+                # Still the parent's. Even collecting it would close it, and with that take it out of the parent's event loop.
+                _inherited.append(self._connection)
+            self._connection, self._pid, self.loop, self._lock = None, os.getpid(), loop, asyncio.Lock()
             self._writer, self._number = random_text(WRITER_LENGTH), 0
-        elif self._loop is not loop:
+        elif self.loop is not loop:
             raise ConfigurationError(
                 "this object was first used in another event loop; make one per loop (a second asyncio.run() is another loop)"
             )
@@ -194,5 +197,5 @@ class AsyncRunner:
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None and self._pid == os.getpid():
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(RedisError, OSError, RuntimeError):  # RuntimeError: its loop is closed
                 await connection.disconnect(nowait=True)

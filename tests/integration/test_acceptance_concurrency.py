@@ -52,14 +52,12 @@ async def test_as_many_jobs_run_as_allowed_and_never_more(
     gate, jobs = Gate(), concurrency * 3 + 1
     async with Queue(queue_name, url=url) as queue, Worker(queue, gate, concurrency=concurrency) as worker:
         await queue.add_bulk([NewJob("n", number) for number in range(jobs)])
-        left = jobs
-        while left:
-            full = min(concurrency, left)
-            await wait_until(lambda full=full: gate.inside == full, description=f"{full} jobs inside")
-            assert worker.running == full
+        for gone in range(jobs):
+            full = min(concurrency, jobs - gone)
+            expected = (gone + full, full)
+            await wait_until(lambda expected=expected: (gate.entered, gate.inside) == expected, description=f"{full} jobs inside")
             gate.let_go(1)
-            left -= 1
-        await wait_until(lambda: worker.running == 0, description="the last job's end")
+        await wait_until(lambda: gate.inside == 0 and worker.running == 0, description="the last job's end")
         assert gate.most == concurrency
         assert gate.entered == jobs
 

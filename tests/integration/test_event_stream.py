@@ -354,7 +354,8 @@ class Play:
         await self._add(jobs)
         for _ in range(4):
             await self._remove(jobs // 40)
-            await self._stall(12)
+            await self._stall(10)
+            await self._stall(2, max_stalls=0)
             await self._lose()
             await self._release(8)
             await self._run()
@@ -362,7 +363,7 @@ class Play:
             self.clock.advance(self.queue.name, 61)
         await self._finish()
         # Those with a priority come last: alone in line, they too stall and are released.
-        await self.queue.add_bulk([NewJob("n0", self._data(number), JobOptions(priority=3)) for number in range(16)])
+        await self.queue.add_bulk([NewJob("n0", self._data(number), JobOptions(priority=3)) for number in range(40)])
         await self._stall(8)
         await self._release(8)
         await self._finish()
@@ -397,15 +398,15 @@ class Play:
             timeout=0.05,
         )
 
-    async def _stall(self, jobs: int) -> None:
+    async def _stall(self, jobs: int, max_stalls: int = 3) -> None:
         for job in await claim_silently(self.queue, jobs, lease=20):
-            await self._take_away(job.id)
+            await self._take_away(job.id, max_stalls)
 
-    async def _take_away(self, job_id: str) -> None:
+    async def _take_away(self, job_id: str, max_stalls: int = 3) -> None:
         # In steps: after a long time without a sweep, workers get a while to come back.
         while await self.queue.get_state(job_id) is JobState.ACTIVE:
             self.clock.advance(self.queue.name, 25)
-            await sweep(self.queue, lease=60, max_stalls=self.rng.choice([0, 3]))
+            await sweep(self.queue, lease=60, max_stalls=max_stalls)
 
     async def _lose(self) -> None:
         """A worker loses the lease of a job it runs: its outcome is refused, which is an error event."""

@@ -151,7 +151,7 @@ def test_a_retried_plain_job_goes_to_the_tail(lab: Lab) -> None:
 def test_a_retried_prioritized_job_keeps_its_place(lab: Lab, delay_ms: int) -> None:
     """Among its equals it stands where it stood, at once or after its delay."""
     ids = ["a", "b", "c"]
-    lab.add(*[new(job_id=job_id, priority=5) for job_id in ids])
+    lab.add(*[new(job_id=job_id, priority=2**21 - 1) for job_id in ids])
     before = lab.column("prioritized")
     for job in lab.claim(2).jobs:
         lab.settle(outcome(job, "retry", delay_ms))
