@@ -1,11 +1,12 @@
-"""Refusals that several places share: whole numbers and worker names."""
+"""Refusals that several places share: whole numbers, worker names, strategies."""
 
 from __future__ import annotations
 
 import os
 import re
 import socket
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, cast
 
 from eventq.errors import ConfigurationError, EventqError
 from eventq.ids import random_text
@@ -28,3 +29,15 @@ def check_worker_name(name: object) -> str:
     if not isinstance(name, str) or not _WORKER_NAME.match(name):
         raise ConfigurationError(f"worker name {name!r}: must be 1 to 128 of A-Z a-z 0-9 . _ : @ -")
     return name
+
+
+def check_strategies(strategies: object) -> Mapping[str, Callable[..., object]]:
+    """Return the backoff strategies by name; none for None. Raises ConfigurationError."""
+    if strategies is None:
+        return {}
+    if not isinstance(strategies, Mapping):
+        raise ConfigurationError(f"backoffs {strategies!r}: must be a mapping of names to strategies")
+    for name, strategy in cast("Mapping[object, object]", strategies).items():
+        if not isinstance(name, str) or not callable(strategy):
+            raise ConfigurationError(f"backoffs {name!r}: {strategy!r} must be callable with job and error")
+    return cast("Mapping[str, Callable[..., object]]", strategies)

@@ -10,7 +10,7 @@ from eventq.client import AsyncRunner, Server
 from eventq.codec import Codec
 from eventq.commands.read import get_jobs, register_queue
 from eventq.commands.work import Retention
-from eventq.errors import ConfigurationError, JobNotFound
+from eventq.errors import ConfigurationError, JobNotFound, ServerRefused
 from eventq.keys import QueueKeys, check_job_id
 from eventq.limits import Limits
 from eventq.options import KEEP_COMPLETED, KEEP_FAILED, JobOptions, queue_rule
@@ -40,6 +40,10 @@ class QueueContext(Generic[DataT, ResultT]):
         self.keys = QueueKeys(name, prefix=prefix, tag=tag)
         self.server = Server(url)
         self.limits = limits
+        if not isinstance(limits, Limits):
+            raise ConfigurationError(f"limits {limits!r}: must be Limits")
+        if default_options is not None and not isinstance(default_options, JobOptions):
+            raise ConfigurationError(f"default_options {default_options!r}: must be JobOptions")
         if default_options is not None and default_options.job_id is not None:
             raise ConfigurationError(f"default_options job_id {default_options.job_id!r}: an id belongs to one job")
         self.default_options = default_options
@@ -63,8 +67,12 @@ class QueueContext(Generic[DataT, ResultT]):
         """List the queue for discovery, once per client. Raises ConfigurationError in another loop, or once closed."""
         self.runner.bind()
         if not self.is_registered:
-            await self.runner.run_verb(register_queue(self.keys))
-            self.is_registered = True
+            try:
+                await self.runner.run_verb(register_queue(self.keys))
+                self.is_registered = True
+            except ServerRefused as error:
+                if error.code != "OOM":  # a full server needs its workers: they start, and this is tried again later
+                    raise
 
     async def stored(self, job_id: str) -> StoredJob | None:
         """Read one job. One round trip."""

@@ -17,7 +17,8 @@
 | paused, resumed | the queue | |
 | lost | a reader found a gap; made by the reader | count, reason |
 | error | what is no job's failure: a lost connection or lease, a listener that raised | worker, type, message |
-| worker_started, worker_stopped | a worker's life | worker, concurrency |
+| worker_started | a worker began to claim | worker, concurrency |
+| worker_stopped | a worker ended in good order | worker |
 
 `waited` and `ran` are seconds by Redis' clock; `reason` of failed is error, stalled or timeout.
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Generic
 from eventq.client import AsyncRunner
 from eventq.commands.add import Added, NewRecord, add_jobs
 from eventq.context import DataT, QueueContext, ResultT
-from eventq.errors import BulkAddError, EventqError
+from eventq.errors import BulkAddError, EventqError, InvalidJob
 from eventq.ids import new_id
 from eventq.keys import check_job_name
 from eventq.limits import CALL_BYTES, CALL_JOBS
@@ -41,6 +41,8 @@ class Producer(Generic[DataT, ResultT]):
 
     def record(self, name: str, data: DataT, options: JobOptions | None, trace: str | None = None) -> NewRecord:
         """Check everything about one job and return what is sent. Raises InvalidJob; nothing is stored."""
+        if options is not None and not isinstance(options, JobOptions):
+            raise InvalidJob(f"options {options!r}: must be JobOptions")
         compiled = (self._defaults if options is None else options.over(self._context.default_options)).compiled
         return NewRecord(
             compiled.job_id or new_id(),

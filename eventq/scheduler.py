@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventq.client import AsyncRunner
 from eventq.commands.upkeep import SweepReply, run_timers, sweep_queue, trim_events
 from eventq.durations import to_ms
-from eventq.errors import EventqError
+from eventq.errors import ConfigurationError, EventqError
 from eventq.queue import Queue
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class QueueScheduler:
 def _context_of(queue: Queue[Any, Any] | str) -> QueueContext[Any, Any]:
     if isinstance(queue, Queue):
         return queue.context
-    raise TypeError(f"queue {queue!r}: must be a Queue or a name")
+    raise ConfigurationError(f"queue {queue!r}: must be a Queue or a name")
 
 
 def _pause(swept: SweepReply) -> float:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
-from eventq.checks import check_whole, check_worker_name
+from eventq.checks import check_strategies, check_whole, check_worker_name
 from eventq.client import AsyncRunner
 from eventq.commands.read import arm_marker, wait_for_work
 from eventq.commands.work import release_jobs
 from eventq.context import DataT, ResultT
 from eventq.durations import to_ms
-from eventq.errors import ConfigurationError, EventqError
+from eventq.errors import ConfigurationError, EventqError, ServerRefused
 from eventq.events import WorkerStartedEvent, WorkerStoppedEvent
 from eventq.exit_signals import exit_signals
 from eventq.heartbeat import Heartbeat
@@ -110,7 +110,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
             self._context,
             self.name,
             Processors(processor),
-            strategies=backoffs or {},
+            strategies=check_strategies(backoffs),
             listeners=self.listeners,
             lease=self._lease_ms / 1000,
         )
@@ -186,15 +186,13 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._runs.settle = self._lanes.settle
         self._runs.report = self._lanes.report
         self._runs.slot_freed = self._slot_freed
-        self._blocking = AsyncRunner(
-            self._context.server, patience=None, client_name="eventq-blocking", on_fault=self._runs.error
-        )
+        on_fault = self._runs.error
+        self._blocking = AsyncRunner(self._context.server, patience=None, client_name="eventq-blocking", on_fault=on_fault)
         self._reporter = Reporter(self._context)
         self._runs.tell = self._reporter.tell
         self._commands = AsyncRunner(self._context.server, client_name="eventq-worker", patience=_FLUSH_GRACE)
-        self._scheduler = QueueScheduler(
-            self.queue, lease=self._lease_ms / 1000, max_stalls=self._max_stalls, on_fault=self._runs.error
-        )
+        lease = self._lease_ms / 1000
+        self._scheduler = QueueScheduler(self.queue, lease=lease, max_stalls=self._max_stalls, on_fault=on_fault)
         self._heartbeat = Heartbeat(
             self._context,
             self._lease_ms / 1000,
@@ -312,12 +310,15 @@ class Worker(Listening, Generic[DataT, ResultT]):
                 self._has_slots.clear()
                 await self._has_slots.wait()
                 continue
-            member = await self._blocking.run_verb(wait_for_work(self._context.keys, block), block=block)
-            if member is not None and (self._free() <= 0 or not self._lanes.claiming):
-                # This wake-up is of no use here: pass it on.
-                await self._commands.run_verb(arm_marker(self._context.keys, member))
-            else:
-                self._lanes.look()
+            try:
+                member = await self._blocking.run_verb(wait_for_work(self._context.keys, block), block=block)
+                if member is None or (self._free() > 0 and self._lanes.claiming):
+                    self._lanes.look()
+                else:  # this wake-up is of no use here: pass it on
+                    await self._blocking.run_verb(arm_marker(self._context.keys, member))
+            except EventqError as error:
+                if not isinstance(error, ServerRefused) or error.code != "OOM":  # then the sweep arms it again
+                    return self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self._fatal = error
@@ -352,7 +353,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._stopping.set()
         if self._is_started:
             self._lanes.claiming = False
-            await _cancel(self._waker)
+            self._waker.cancel()
+            await asyncio.wait([self._waker])
             if self._due_timer is not None:
                 self._due_timer.cancel()
             await self._wind_up()
@@ -396,8 +398,3 @@ class Worker(Listening, Generic[DataT, ResultT]):
         deadline = self._loop.time() + self._grace
         while self._runs.tasks() and (left := min(deadline, self._loop.time() + self._grace) - self._loop.time()) > 0:
             await asyncio.wait(self._runs.tasks(), timeout=min(left, 0.1))
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])

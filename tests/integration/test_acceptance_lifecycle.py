@@ -297,7 +297,8 @@ async def test_a_blocking_read_that_never_settles_is_replaced(make_server: MakeS
         worker = Worker(queue, held, lease=0.6)
         worker.on("error", errors.append)
         async with worker:
-            worker._blocking._timeout = 0.3  # beyond the block itself; five seconds otherwise
+            assert worker._blocking._timeout <= 5  # seconds beyond the block itself
+            worker._blocking._timeout = 0.3
             first = await queue.add("n")
             assert await first.result(timeout=5) == "done"
             connects = worker._blocking.connects

@@ -363,10 +363,11 @@ class Play:
             self.clock.advance(self.queue.name, 61)
         await self._finish()
         # Those with a priority come last: alone in line, they too stall and are released.
-        await self.queue.add_bulk([NewJob("n0", self._data(number), JobOptions(priority=3)) for number in range(40)])
+        await self.queue.add_bulk([NewJob("n0", self._data(number), JobOptions(priority=3, timeout=0.05)) for number in range(40)])
         await self._stall(8)
         await self._release(8)
         await self._finish()
+        await self.queue.pause()
 
     async def _finish(self) -> None:
         while await self.queue.count():
@@ -538,19 +539,18 @@ def assert_facts_are_documented(client: redis.Redis, queue: Queue[Any, Any]) -> 
 
 async def test_an_unknown_kind_is_an_unknown_event(url: str, queue_name: str, redis_client: redis.Redis) -> None:
     """A newer version's kind comes through with its facts and a newer fact of a known kind is left out; nothing is lost."""
-    async with Queue(queue_name, url=url) as queue:
-        async with queue.events() as stream:
-            await queue.add("n", job_id="one")
-            forge(redis_client, queue, {"kind": "promised", "events": '[{"job_id":"one","by":[1,2]},{"job_id":"two"}]'}, n=2)
-            forge(redis_client, queue, {"events": '[{"job_id":"three","name":"n","colour":"red","ms":7}]', "later": "field"})
-            first, second, third, fourth = await take(stream, 4)
-            assert isinstance(first, AddedEvent)
-            assert second == UnknownEvent(
-                queue=queue_name, seq=2, ms=1, name="promised", facts={"job_id": "one", "by": [1, 2]}
-            )
-            assert isinstance(third, UnknownEvent) and third.seq == 3
-            assert fourth == AddedEvent(queue=queue_name, seq=4, ms=1, job_id="three", name="n")
-            assert stream.lost == 0
+    async with Queue(queue_name, url=url) as queue, queue.events() as stream:
+        await queue.add("n", job_id="one")
+        forge(redis_client, queue, {"kind": "promised", "events": '[{"job_id":"one","by":[1,2]},{"job_id":"two"}]'}, n=2)
+        forge(redis_client, queue, {"events": '[{"job_id":"three","name":"n","colour":"red","ms":7}]', "later": "field"})
+        first, second, third, fourth = await take(stream, 4)
+        assert isinstance(first, AddedEvent)
+        assert second == UnknownEvent(
+            queue=queue_name, seq=2, ms=1, name="promised", facts={"job_id": "one", "by": [1, 2]}
+        )
+        assert isinstance(third, UnknownEvent) and third.seq == 3
+        assert fourth == AddedEvent(queue=queue_name, seq=4, ms=1, job_id="three", name="n")
+        assert stream.lost == 0
 
 
 DAMAGED: dict[str, dict[str, Any]] = {

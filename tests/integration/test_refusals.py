@@ -1,0 +1,387 @@
+"""Bad input: each refusal names what, the value and the limit, and nothing is stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from eventq import Backoff, Job, JobOptions, JobQueue, Keep, Limits, NewJob, Queue, QueueScheduler, Worker
+from eventq.errors import BulkAddError, ConfigurationError, EventqError, InvalidJob, JobNotFound
+from eventq.limits import CALL_JOBS, MAX_ATTEMPTS, MAX_PRIORITY
+
+from .recorder import PATIENCE
+
+if TYPE_CHECKING:
+    import redis
+
+Bad = dict[str, Any]
+NAME_LIMIT = "must be 1 to 128 of A-Z a-z 0-9 . _ -"
+LATER = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Email:
+    """What the typed queue takes."""
+
+    to: str
+    copies: int = 1
+
+
+def stored(client: redis.Redis) -> dict[bytes, bytes]:
+    """Return everything the server holds but the records of calls, which are history."""
+    keys = [key for key in client.keys() if not key.endswith((b":calls", b":timers"))]  # type: ignore[union-attr, misc]
+    return {key: client.dump(key) for key in keys}  # type: ignore[misc]
+
+
+async def refuse(
+    client: redis.Redis, call: Callable[[], Awaitable[Any]], words: list[str], error: type[EventqError] = InvalidJob
+) -> EventqError:
+    """Call, and check that it is refused with these words and changes nothing on the server."""
+    before = stored(client)
+    with pytest.raises(error) as caught:
+        await call()
+    assert [] == [word for word in words if word not in str(caught.value)], str(caught.value)
+    assert before == stored(client)
+    return caught.value
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+OPTIONS: dict[str, tuple[Bad, list[str]]] = {
+    "id with a colon": ({"job_id": "a:b"}, ["job_id 'a:b'", NAME_LIMIT]),
+    "id with a space": ({"job_id": "a b"}, ["job_id 'a b'", NAME_LIMIT]),
+    "id that is empty": ({"job_id": ""}, ["job_id ''", NAME_LIMIT]),
+    "id too long": ({"job_id": "x" * 129}, ["job_id 'xxx", NAME_LIMIT]),
+    "id that is a number": ({"job_id": 7}, ["job_id 7", NAME_LIMIT]),
+    "delay negative": ({"delay": -1}, ["delay -1", "not negative", "ten years"]),
+    "delay negative timedelta": ({"delay": timedelta(seconds=-1)}, ["delay", "not negative"]),
+    "delay NaN": ({"delay": math.nan}, ["delay nan", "not negative", "ten years"]),
+    "delay endless": ({"delay": math.inf}, ["delay inf", "at most ten years"]),
+    "delay too long": ({"delay": timedelta(days=4000)}, ["delay", "at most ten years (315360000 seconds)"]),
+    "delay as text": ({"delay": "5"}, ["delay '5'", "must be seconds (int or float) or a timedelta, not str"]),
+    "delay as bool": ({"delay": True}, ["delay True", "must be seconds"]),
+    "delay and at": ({"delay": 1, "at": LATER}, ["delay 1", "at datetime", "give one of them"]),
+    "at naive": ({"at": datetime(2030, 1, 1)}, ["at datetime", "has no time zone"]),
+    "at as number": ({"at": 1_900_000_000}, ["at 1900000000", "must be an aware datetime, not int"]),
+    "at too early": ({"at": datetime(1960, 1, 1, tzinfo=UTC)}, ["at datetime", "between 1970 and 2109"]),
+    "attempts 0": ({"attempts": 0}, ["attempts 0", f"whole number from 1 to {MAX_ATTEMPTS}"]),
+    "attempts half": ({"attempts": 1.5}, ["attempts 1.5", "whole number from 1"]),
+    "attempts bool": ({"attempts": True}, ["attempts True", "whole number from 1"]),
+    "attempts text": ({"attempts": "3"}, ["attempts '3'", "whole number from 1"]),
+    "attempts too many": ({"attempts": MAX_ATTEMPTS + 1}, ["attempts 1000001", f"to {MAX_ATTEMPTS}"]),
+    "priority negative": ({"priority": -1}, ["priority -1", f"whole number from 0 to {MAX_PRIORITY}"]),
+    "priority too high": ({"priority": MAX_PRIORITY + 1}, [f"priority {MAX_PRIORITY + 1}", f"to {MAX_PRIORITY}"]),
+    "priority float": ({"priority": 1.0}, ["priority 1.0", "whole number from 0"]),
+    "lifo number": ({"lifo": 1}, ["lifo 1", "must be True or False"]),
+    "backoff negative": ({"backoff": -0.5}, ["backoff -0.5", "not negative"]),
+    "backoff text": ({"backoff": "exponential"}, ["backoff 'exponential'", "must be seconds"]),
+    "timeout 0": ({"timeout": 0}, ["timeout 0", "at least 0.001"]),
+    "timeout negative": ({"timeout": -5}, ["timeout -5", "at least 0.001"]),
+    "keep negative": ({"remove_on_complete": -1}, ["remove_on_complete -1", "not negative"]),
+    "keep text": ({"remove_on_fail": "always"}, ["remove_on_fail 'always'", "True, False, a number of jobs", "Keep(count=, age=)"]),
+    "keep fraction": ({"remove_on_fail": 0.5}, ["remove_on_fail 0.5", "must be True, False"]),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+async def test_a_bad_option_is_refused_and_nothing_stored(url: str, queue_name: str, redis_client: redis.Redis, case: str) -> None:
+    """By add, by add_bulk and by JobQueue alike."""
+    said, words = OPTIONS[case]
+    async with Queue(queue_name, url=url) as queue:
+        await queue.add("before")
+        await refuse(redis_client, lambda: queue.add("j", 1, **said), words)
+
+        async def bulk() -> None:
+            await queue.add_bulk([NewJob("j", 1), NewJob("j", 2, JobOptions(**said))])
+
+        await refuse(redis_client, bulk, words)
+        both = JobQueue(queue_name, int, print, url=url)
+        await refuse(redis_client, lambda: both.add_job("j", 1, **said), words)
+        await both.close()
+
+
+def test_what_options_are_made_of_is_refused_where_it_is_made() -> None:
+    """Keep, Backoff and Limits check what they are given."""
+    bad: list[tuple[Callable[[], object], list[str]]] = [
+        (Keep, ["Keep()", "give count, age or both"]),
+        (lambda: Keep(count=-1), ["Keep count -1", "whole number, not negative"]),
+        (lambda: Keep(count=1.5), ["Keep count 1.5"]),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        (lambda: Keep(age=-1), ["Keep age -1", "not negative"]),
+        (lambda: Backoff.fixed(1, jitter=2), ["backoff jitter 2", "from 0 to 1"]),
+        (lambda: Backoff.exponential(-1), ["backoff delay -1", "not negative"]),
+        (lambda: Backoff.custom("fixed"), ["backoff strategy name 'fixed'", "not fixed or exponential"]),
+    ]
+    for make, words in bad:
+        with pytest.raises(InvalidJob) as caught:
+            make()
+        assert [] == [word for word in words if word not in str(caught.value)]
+
+
+# --- names and data ---------------------------------------------------------------------------------------------------
+
+BAD_NAMES: list[Any] = ["", "a\nb", "ä", "a\tb", 'a"b', "a\\b", "{a}", "x" * 129, None, 5]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=repr)
+async def test_a_bad_job_name_is_refused(url: str, queue_name: str, redis_client: redis.Redis, name: Any) -> None:
+    """What needs escaping anywhere cannot name a job."""
+    async with Queue(queue_name, url=url) as queue:
+        words = ["job name", "must be 1 to 128 of A-Z a-z 0-9 . _ - : / and space"]
+        await refuse(redis_client, lambda: queue.add(name), words)
+        error = await refuse(redis_client, lambda: queue.add_bulk([NewJob("j", 1), NewJob(name, 2)]), words)
+        assert str(error).startswith("job 1 of 2: ") and str(error).endswith("nothing was added")
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, "a b", "a:b", "a/b"], ids=repr)
+async def test_a_bad_queue_name_is_refused_before_anything_is_opened(url: str, redis_client: redis.Redis, name: Any) -> None:
+    """Queue, Worker, JobQueue and QueueScheduler say so when they are made."""
+    makers: list[Callable[[], object]] = [
+        lambda: Queue(name, url=url),
+        lambda: JobQueue(name, int, print, url=url),
+        lambda: Queue("fine", tag=name, url=url) if name is not None else Queue(name, url=url),
+    ]
+    if isinstance(name, str):
+        makers += [lambda: Worker(name, print, url=url), lambda: QueueScheduler(name, url=url)]
+
+    for make in makers:
+
+        async def attempt(make: Callable[[], object] = make) -> None:
+            make()
+
+        await refuse(redis_client, attempt, ["queue name", NAME_LIMIT], ConfigurationError)
+
+
+async def test_data_beyond_the_limit_is_refused_and_at_the_limit_taken(
+    url: str, queue_name: str, redis_client: redis.Redis
+) -> None:
+    """256 KiB of JSON, counted in bytes; the limit can be changed and the refusal says how."""
+    limit = 256 * 1024
+    async with Queue(queue_name, url=url) as queue:
+        at_the_limit = await queue.add("j", "x" * (limit - 2))
+        assert (await queue.get_job(at_the_limit.id)) is not None
+        for data, size in (("x" * (limit - 1), limit + 1), ("ü" * (limit // 2), limit + 2)):
+            words = [f"job data of {size} bytes", f"the limit of {limit} bytes (Limits.data)"]
+            await refuse(redis_client, lambda data=data: queue.add("j", data), words)
+            await refuse(redis_client, lambda data=data: queue.add_bulk([NewJob("j", 1), NewJob("j", data)]), ["job 1 of 2", *words])
+    async with Queue(queue_name, url=url, limits=Limits(data=10)) as small:
+        await refuse(redis_client, lambda: small.add("j", "x" * 9), ["job data of 11 bytes", "limit of 10 bytes"])
+
+
+def circle() -> list[Any]:
+    """Return a list that holds itself."""
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize("data", [object(), {1, object()}, lambda: 0, circle(), {"a": [object()]}, "\ud800"], ids=lambda d: type(d).__name__ + str(id(d))[-3:])  # fmt: skip  # noqa: E501
+async def test_data_without_a_json_form_is_refused(url: str, queue_name: str, redis_client: redis.Redis, data: Any) -> None:
+    """The refusal says what could not be encoded."""
+    async with Queue(queue_name, url=url) as queue:
+        await refuse(redis_client, lambda: queue.add("j", data), [f"job data: a {type(data).__name__} cannot be encoded as JSON"])
+
+
+@pytest.mark.parametrize("data", [None, "a@b.c", {"to": 5}, {"copies": 2}, Email(5), Email("a@b.c", "two")], ids=repr)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def test_data_of_another_type_is_refused(url: str, queue_name: str, redis_client: redis.Redis, data: Any) -> None:
+    """A typed queue stores nothing that its workers could not read."""
+    async with Queue(queue_name, Email, url=url) as queue:
+        await refuse(redis_client, lambda: queue.add("j", data), ["job data", "is not a valid Email"])
+
+
+@pytest.mark.parametrize("type", [int | list[int] | list[str]], ids=repr)
+async def test_a_type_that_cannot_be_checked_is_refused(url: str, queue_name: str, type: Any) -> None:
+    """When the queue is made, with what to use instead."""
+    with pytest.raises(ConfigurationError, match=r"job data type .*: not a type that can be checked: .*; use a dataclass"):
+        Queue(queue_name, type, url=url)
+    with pytest.raises(ConfigurationError, match=r"result type .*: not a type that can be checked"):
+        Queue(queue_name, int, result_type=type, url=url)
+
+
+async def test_a_result_beyond_the_limit_fails_its_job_and_stores_the_reason_only(
+    url: str, queue_name: str, redis_client: redis.Redis
+) -> None:
+    """64 KiB of JSON in bytes; not retried, as it would be the same again."""
+
+    async def process(job: Job[int]) -> str:
+        return "x" * (job.data - 2)
+
+    async with Queue(queue_name, int, url=url) as queue:
+        jobs = [await queue.add("j", size, attempts=3) for size in (64 * 1024, 64 * 1024 + 1)]
+        await Worker(queue, process, burst=True).run()
+        assert 64 * 1024 - 2 == len(await jobs[0].result(PATIENCE))
+        with pytest.raises(EventqError, match=r"result of 65537 bytes: larger than the limit of 65536 bytes \(Limits.result\)"):
+            await jobs[1].result(PATIENCE)
+        text = redis_client.hget(queue.context.keys["results"], jobs[1].id)
+        assert isinstance(text, bytes) and len(text) < 10_000 and (await queue.context.require(jobs[1].id)).run.fails == 1
+
+
+# --- bulk -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"name": "j"}, ["job 2 of 3", "dict is not a NewJob"]),
+        (NewJob("j", object()), ["job 2 of 3", "cannot be encoded as JSON", "nothing was added"]),
+        (NewJob("", 1), ["job 2 of 3", "job name ''", "nothing was added"]),
+        (NewJob("j", 1, {"delay": 5}), ["job 2 of 3", "options {'delay': 5}", "must be JobOptions"]),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ],
+    ids=["dict", "data", "name", "options"],
+)
+async def test_one_bad_job_of_a_bulk_stops_all_of_it(
+    url: str, queue_name: str, redis_client: redis.Redis, bad: Any, words: list[str]
+) -> None:
+    """Everything is checked before anything is sent, and the refusal says which one it was."""
+    async with Queue(queue_name, url=url) as queue:
+        await refuse(redis_client, lambda: queue.add_bulk([NewJob("j", 1), NewJob("j", 2), bad]), words)
+        assert [] == await queue.add_bulk([])
+        assert 0 == await queue.count()
+
+
+async def test_a_bulk_that_is_refused_half_way_says_what_is_in(url: str, queue_name: str, redis_client: redis.Redis) -> None:
+    """Each call of 500 is all or nothing: with the layout changed under it, the error holds the jobs of the calls before."""
+    async with Queue(queue_name, url=url) as queue:
+        await queue.add("first")
+        jobs = [NewJob("j", number) for number in range(CALL_JOBS * 2)]
+        error = await self_refused(queue, jobs, redis_client)
+    assert 0 == len(error.added) and "0 of 1000 jobs were added, then: " in str(error)
+
+
+async def self_refused(queue: Queue[Any, Any], jobs: list[NewJob[int]], client: redis.Redis) -> BulkAddError:
+    """Add jobs to a queue whose layout is not ours."""
+    client.hset(queue.context.keys["meta"], "layout", "9")
+    error = await refuse(client, lambda: queue.add_bulk(jobs), ["says layout 9", "knows layout 1"], BulkAddError)
+    client.hset(queue.context.keys["meta"], "layout", "1")
+    assert isinstance(error, BulkAddError)
+    return error
+
+
+# --- queues and workers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"default_options": JobOptions(job_id="one")}, ["default_options job_id 'one'", "an id belongs to one job"]),
+        ({"default_options": {"attempts": 3}}, ["default_options {'attempts': 3}", "must be JobOptions"]),
+        ({"prefix": "a:b"}, ["prefix 'a:b'", "1 to 64"]),
+        ({"tag": "a b"}, ["queue name 'a b'", NAME_LIMIT]),
+        ({"url": "http://localhost"}, ["url 'http://localhost'", "must start with redis://, rediss://, unix://, embedded://"]),
+        ({"url": "localhost:6379"}, ["url 'localhost:6379'", "must start with"]),
+        ({"url": "redis://localhost:port"}, ["url 'redis://localhost:port'", "check host and port"]),
+        ({"url": 6379}, ["url 6379", "must be a string"]),
+        ({"limits": {"data": 5}}, ["limits {'data': 5}", "must be Limits"]),
+    ],
+    ids=lambda value: next(iter(value)) + str(id(value))[-3:] if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_a_bad_setting_of_a_queue_is_refused_when_it_is_made(said: Bad, words: list[str]) -> None:
+    """Before any I/O, with what and value."""
+    with pytest.raises(ConfigurationError) as caught:
+        Queue("fine", **said)
+    assert [] == [word for word in words if word not in str(caught.value)], str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"concurrency": 0}, ["concurrency 0", "whole number from 1 to 100000"]),
+        ({"concurrency": math.nan}, ["concurrency nan", "whole number from 1"]),
+        ({"concurrency": True}, ["concurrency True", "whole number from 1"]),
+        ({"concurrency": 100_001}, ["concurrency 100001", "to 100000"]),
+        ({"lease": 0.1}, ["lease 0.1", "at least 0.5"]),
+        ({"lease": "15"}, ["lease '15'", "must be seconds"]),
+        ({"lease": math.nan}, ["lease nan", "at least 0.5"]),
+        ({"grace": -1}, ["grace -1", "not negative"]),
+        ({"max_stalls": -1}, ["max_stalls -1", "whole number from 0"]),
+        ({"max_jobs": 0}, ["max_jobs 0", "whole number from 1"]),
+        ({"name": "a b"}, ["worker name 'a b'", "1 to 128 of A-Z a-z 0-9 . _ : @ -"]),
+        ({"name": ""}, ["worker name ''"]),
+        ({"name": 'x"y'}, ["worker name 'x\"y'"]),
+        ({"backoffs": {"mine": 5}}, ["backoffs 'mine'", "must be callable"]),
+        ({"backoffs": [1]}, ["backoffs [1]", "must be a mapping"]),
+    ],
+    ids=lambda value: next(iter(value)) + str(id(value))[-3:] if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_a_bad_setting_of_a_worker_is_refused_when_it_is_made(said: Bad, words: list[str]) -> None:
+    """Case 14 and its like, with what, value and limit."""
+    with pytest.raises((ConfigurationError, InvalidJob)) as caught:
+        Worker("fine", print, url="redis://localhost", **said)
+    assert [] == [word for word in words if word not in str(caught.value)], str(caught.value)
+
+
+@pytest.mark.parametrize("queue", [None, 5, b"q", ["q"]], ids=repr)
+def test_what_is_no_queue_has_no_worker(queue: Any) -> None:
+    """A worker and a scheduler take a Queue or a name."""
+    with pytest.raises(ConfigurationError, match=r"queue .*: must be a Queue or a name"):
+        Worker(queue, print)
+    with pytest.raises(ConfigurationError, match=r"queue .*: must be a Queue or a name"):
+        QueueScheduler(queue)
+
+
+def test_a_queue_has_one_url(url: str) -> None:
+    """A worker of a Queue takes no url of its own."""
+    with pytest.raises(ConfigurationError, match="the queue has one already"):
+        Worker(Queue("q", url=url), print, url=url)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+@pytest.mark.parametrize("make", [lambda url: Queue("q", url=url), lambda url: Worker("q", print, url=url)], ids=["queue", "worker"])
+@pytest.mark.parametrize("kind", ["complete", "", "Completed", "job_completed", None, 5], ids=repr)
+def test_an_unknown_event_kind_is_refused_with_those_there_are(url: str, make: Any, kind: Any) -> None:
+    """`on` with a typing mistake does not listen to nothing."""
+    source = make(url)
+    for listen in (lambda: source.on(kind), lambda: source.on(kind, print), lambda: source.off(kind, print)):
+        with pytest.raises(ConfigurationError, match=r"event kind .*: must be one of added, .*completed") as caught:
+            listen()
+        assert repr(kind) in str(caught.value)
+
+
+def test_a_receiver_must_be_callable(url: str) -> None:
+    """What cannot be called with an event is refused at once."""
+    with pytest.raises(ConfigurationError, match="receiver 5: must be callable with one event"):
+        Queue("q", url=url).on("completed", 5)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda queue: queue.get_jobs("done"), ["'done'", "states are waiting, prioritized, delayed, active"]),
+        (lambda queue: queue.get_jobs(["waiting", "Failed"]), ["'Failed'", "states are"]),
+        (lambda queue: queue.get_jobs([None]), ["None", "states are"]),
+        (lambda queue: queue.get_jobs("waiting", -1), ["start -1", "must not be negative"]),
+        (lambda queue: queue.get_jobs("waiting", 0, 0), ["limit 0", f"1 to {CALL_JOBS}"]),
+        (lambda queue: queue.get_jobs("waiting", 0, CALL_JOBS + 1), [f"limit {CALL_JOBS + 1}", f"1 to {CALL_JOBS}"]),
+    ],
+    ids=range(6),
+)
+async def test_a_bad_question_is_refused(url: str, queue_name: str, redis_client: redis.Redis, call: Any, words: list[str]) -> None:
+    """Unknown states and pages that there cannot be."""
+    async with Queue(queue_name, url=url) as queue:
+        await refuse(redis_client, lambda: call(queue), words, ConfigurationError)
+
+
+async def test_a_job_that_is_not_there_is_named(url: str, queue_name: str, redis_client: redis.Redis) -> None:
+    """JobNotFound carries queue and id; an id that cannot be one is InvalidJob."""
+    async with Queue(queue_name, url=url) as queue:
+        assert None is await queue.get_job("nobody")
+        error = await refuse(redis_client, lambda: queue.get_state("nobody"), ["'nobody'", queue_name], JobNotFound)
+        assert isinstance(error, JobNotFound) and (queue_name, "nobody") == (error.queue, error.job_id)
+        await refuse(redis_client, lambda: queue.get_job("a b"), ["job_id 'a b'", NAME_LIMIT])
+        job = await queue.add("j")
+        await job.remove()
+        for call in (job.get_state, job.remove, job.retry, lambda: job.result(1)):
+            await refuse(redis_client, call, [job.id, queue_name], JobNotFound)
+
+
+async def test_a_consumer_needs_a_name_like_a_queue(url: str, queue_name: str) -> None:
+    """Readers are named by the same alphabet."""
+    async with Queue(queue_name, url=url) as queue:
+        with pytest.raises(ConfigurationError, match="'a b'"):
+            queue.events(consumer="a b")
