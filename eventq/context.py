@@ -14,6 +14,7 @@ from eventq.errors import ConfigurationError, JobNotFound, ServerRefused
 from eventq.keys import QueueKeys, check_job_id
 from eventq.limits import Limits
 from eventq.options import KEEP_COMPLETED, KEEP_FAILED, JobOptions, queue_rule
+from eventq.records import UnreadableRecord
 
 if TYPE_CHECKING:
     from eventq.records import StoredJob
@@ -75,8 +76,11 @@ class QueueContext(Generic[DataT, ResultT]):
                     raise
 
     async def stored(self, job_id: str) -> StoredJob | None:
-        """Read one job. One round trip."""
-        return (await self.runner.run(get_jobs(self.keys, [check_job_id(job_id)])))[0]
+        """Read one job. One round trip. Raises UnreadableRecord."""
+        found = (await self.runner.run(get_jobs(self.keys, [check_job_id(job_id)])))[0]
+        if isinstance(found, UnreadableRecord):
+            raise found
+        return found
 
     async def require(self, job_id: str) -> StoredJob:
         """Read one job. Raises JobNotFound."""

@@ -248,9 +248,7 @@ STREAM_EVENTS: Final[dict[str, type[Event]]] = {
         WorkerStoppedEvent,
     )
 }  # fmt: skip
-LOCAL_EVENTS: Final[dict[str, type[Event]]] = {
-    cls.kind: cls for cls in (LostEvent,)
-}
+LOCAL_EVENTS: Final[dict[str, type[Event]]] = {cls.kind: cls for cls in (LostEvent,)}
 KINDS: Final = (*STREAM_EVENTS, *LOCAL_EVENTS)
 
 

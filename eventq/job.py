@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast
 
 import msgspec
 
@@ -26,6 +26,13 @@ class Outcomes(Protocol):
     async def wait(self, job_id: str, timeout: float | None) -> Any:
         """Return the job's result; raise JobFailed, JobNotFound or TimeoutError."""
         ...
+
+
+class Undecoded:
+    """Stands for data that nobody has asked for yet."""
+
+
+UNDECODED: Final = Undecoded()
 
 
 class _Done:
@@ -50,12 +57,12 @@ class Job(Generic[DataT, ResultT]):
 
     __slots__ = (
         "_context",
+        "_data",
         "_outcomes",
         "_report",
         "_stored_progress",
         "_token",
         "cancelled",
-        "data",
         "fence",
         "id",
         "record",
@@ -67,7 +74,7 @@ class Job(Generic[DataT, ResultT]):
         context: QueueContext[DataT, ResultT],
         job_id: str,
         record: Record,
-        data: DataT,
+        data: DataT | Undecoded,
         run: Run = NEVER_RUN,
         *,
         outcomes: Outcomes | None = None,
@@ -84,10 +91,21 @@ class Job(Generic[DataT, ResultT]):
         self.id = job_id
         self.record = record
         self.run = run
-        self.data = data
+        self._data = data
         self.fence = fence
         #: Set when this run is over before its processor is: timed out, lease lost, worker closing. Threads look at it.
         self.cancelled = False
+
+    @property
+    def data(self) -> DataT:
+        """The job's data, checked against the queue's type. Raises InvalidJob when what is stored does not fit it.
+
+        A processor's is decoded before it is called; of a job that was looked up it is decoded here, so that one job whose
+        data does not fit can still be listed, retried or removed.
+        """
+        if isinstance(self._data, Undecoded):
+            self._data = self._context.data.decode(self.record.data)
+        return self._data
 
     @property
     def name(self) -> str:
@@ -214,12 +232,12 @@ def stored_progress(text: str | None) -> Any:
 
 
 def job_of(context: QueueContext[DataT, ResultT], stored: StoredJob, outcomes: Outcomes) -> Job[DataT, ResultT]:
-    """Return the job of what is stored. Raises InvalidJob when its data does not fit the queue's type."""
+    """Return the job of what is stored."""
     return Job(
         context,
         stored.id,
         stored.record,
-        context.data.decode(stored.record.data),
+        UNDECODED,
         stored.run,
         outcomes=outcomes,
         progress=stored_progress(stored.progress),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from contextlib import AsyncExitStack
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, cast, overload
 from weakref import WeakSet
 
 import msgspec
@@ -21,7 +22,7 @@ from eventq.options import JobOptions
 from eventq.producer import Producer
 from eventq.queue_events import EventStream
 from eventq.queue_listener import QueueListener
-from eventq.records import Record
+from eventq.records import Record, UnreadableRecord
 from eventq.signals import Listeners, Listening
 from eventq.states import JobState
 from eventq.tracing import trace_fragment
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from eventq.backoff import Backoff
     from eventq.commands.add import NewRecord
     from eventq.options import Retention
+
+
+log: Final = logging.getLogger("eventq")
 
 
 class NewJob(msgspec.Struct, Generic[DataT], frozen=True):
@@ -211,7 +215,11 @@ class Queue(Listening, Generic[DataT, ResultT]):
                 continue
             ids = await self.context.runner.run(list_jobs(self.context.keys, listed, start, limit, newest_first=not ascending))
             stored = await self.context.runner.run(get_jobs(self.context.keys, ids)) if ids else []
-            found += [job_of(self.context, job, self._listener) for job in stored if job is not None]
+            for job in stored:
+                if isinstance(job, UnreadableRecord):
+                    log.warning("queue %s: a job is left out of a listing: %s", self.name, job)
+                elif job is not None:
+                    found.append(job_of(self.context, job, self._listener))
         return found
 
     async def get_job_counts(self) -> Mapping[JobState, int]:
@@ -293,7 +301,6 @@ class Queue(Listening, Generic[DataT, ResultT]):
             paused = await self.is_paused()
             return JobState.WAITING if paused is (state is JobState.PAUSED) else None
         return state
-
 
     def in_child(self) -> None:
         """Begin anew in a forked child: what is in flight, and whoever waits for it, is the parent's."""

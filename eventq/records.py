@@ -112,7 +112,7 @@ class StoredJob(msgspec.Struct, frozen=True, gc=False):
     progress: str | None
 
 
-def parse_stored(now_ms: int, paused: bool, columns: Sequence[Any]) -> StoredJob | None:
+def parse_stored(paused: bool, columns: Sequence[Any]) -> StoredJob | None:
     """Return one job of get_jobs (id, record, run, data, result, progress); None when it is not stored."""
     job_id, record_text, run_text, apart, result, progress = columns
     if record_text is None:

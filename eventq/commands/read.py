@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from eventq.commands.core import Command, Verb
-from eventq.records import StoredJob, parse_stored
+from eventq.records import StoredJob, UnreadableRecord, parse_stored
 from eventq.scripts import load_script
 from eventq.states import JobState
 
@@ -25,15 +25,21 @@ _COUNTED: Final = (
 )
 
 
-def get_jobs(keys: QueueKeys, ids: Sequence[str]) -> Command[list[StoredJob | None]]:
-    """Read at most 500 jobs, in the order asked; None for one that is not stored."""
+def get_jobs(keys: QueueKeys, ids: Sequence[str]) -> Command[list[StoredJob | UnreadableRecord | None]]:
+    """Read at most 500 jobs, in the order asked; None for one that is not stored, the error for one that cannot be read."""
     script = load_script("get_jobs")
     return Command(script, script.keys(keys), list(ids), _parse_jobs, numbered=False)
 
 
-def _parse_jobs(reply: list[Any]) -> list[StoredJob | None]:
-    now, paused = reply[1], reply[2] == 1
-    return [parse_stored(now, paused, reply[at : at + 6]) for at in range(3, len(reply), 6)]
+def _parse_jobs(reply: list[Any]) -> list[StoredJob | UnreadableRecord | None]:
+    paused = reply[2] == 1
+    jobs: list[StoredJob | UnreadableRecord | None] = []
+    for at in range(3, len(reply), 6):
+        try:
+            jobs.append(parse_stored(paused, reply[at : at + 6]))
+        except UnreadableRecord as error:
+            jobs.append(error)
+    return jobs
 
 
 def list_jobs(keys: QueueKeys, state: JobState, start: int, limit: int, *, newest_first: bool) -> Command[list[str]]:

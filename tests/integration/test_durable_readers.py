@@ -529,9 +529,7 @@ async def test_trimming_waits_for_a_live_reader_up_to_the_hard_cap(
             assert (await stream.lag())[0] == 20
 
 
-async def test_a_loss_inside_an_entry_is_counted_from_the_last_handled_event(
-    url: str, queue_name: str, clock: Clock
-) -> None:
+async def test_a_loss_inside_an_entry_is_counted_from_the_last_handled_event(url: str, queue_name: str, clock: Clock) -> None:
     """The entry in which a reader stopped is trimmed: what it had not handled of it counts."""
     async with Queue(queue_name, url=url) as queue:
         await add_together(queue, 300)

@@ -21,7 +21,6 @@ import eventq.events
 from eventq import (
     Backoff,
     EventqError,
-    EventStream,
     Job,
     JobFailed,
     JobOptions,
@@ -41,7 +40,6 @@ from eventq.events import (
     STREAM_EVENTS,
     AddedEvent,
     CompletedEvent,
-    DrainedEvent,
     Event,
     FailedEvent,
     JobEvent,
@@ -58,8 +56,6 @@ from .test_durable_readers import acknowledge, add_one_by_one, add_together, kil
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from eventq.events import FailedEvent as _FailedEvent  # noqa: F401
 
 
 def entries(client: redis.Redis, queue: Queue[Any, Any]) -> list[tuple[str, dict[str, str]]]:
@@ -275,7 +271,6 @@ async def test_readers_survive_a_frozen_server(make_server: MakeServer, queue_na
             assert not done
             await adding
             await reading
-        assert [event.seq for event in await take(stream, 0)] == []
         assert stream.position.seq == 17  # the 18th was taken and not handled
         assert stream.lost == 0
 
@@ -345,8 +340,8 @@ async def processor_of_fates(job: Job[dict[str, Any], Any]) -> Any:
 class Play:
     """A thousand random jobs through every move there is; the events tell where each of them went."""
 
-    def __init__(self, queue: Queue[Any, Any], clock: Clock, rng: random.Random, url: str) -> None:
-        self.queue, self.clock, self.rng, self.url = queue, clock, rng, url
+    def __init__(self, queue: Queue[Any, Any], clock: Clock, rng: random.Random) -> None:
+        self.queue, self.clock, self.rng = queue, clock, rng
         self.ids: list[str] = []
 
     async def perform(self, jobs: int) -> None:
@@ -363,7 +358,9 @@ class Play:
             self.clock.advance(self.queue.name, 61)
         await self._finish()
         # Those with a priority come last: alone in line, they too stall and are released.
-        await self.queue.add_bulk([NewJob("n0", self._data(number), JobOptions(priority=3, timeout=0.05)) for number in range(40)])
+        await self.queue.add_bulk(
+            [NewJob("n0", self._data(number), JobOptions(priority=3, timeout=0.05)) for number in range(40)]
+        )
         await self._stall(8)
         await self._release(8)
         await self._finish()
@@ -495,7 +492,7 @@ async def test_every_move_is_in_the_table(url: str, queue_name: str, clock: Cloc
     """
     rng = random.Random(seed())
     async with Queue(queue_name, url=url, limits=Limits(event_result=1024)) as queue:
-        play = Play(queue, clock, rng, url)
+        play = Play(queue, clock, rng)
         with trace.use_span(NonRecordingSpan(SPAN)):
             await play.perform(1000)
         replay, before_ms = Replay(), 0
@@ -545,9 +542,7 @@ async def test_an_unknown_kind_is_an_unknown_event(url: str, queue_name: str, re
         forge(redis_client, queue, {"events": '[{"job_id":"three","name":"n","colour":"red","ms":7}]', "later": "field"})
         first, second, third, fourth = await take(stream, 4)
         assert isinstance(first, AddedEvent)
-        assert second == UnknownEvent(
-            queue=queue_name, seq=2, ms=1, name="promised", facts={"job_id": "one", "by": [1, 2]}
-        )
+        assert second == UnknownEvent(queue=queue_name, seq=2, ms=1, name="promised", facts={"job_id": "one", "by": [1, 2]})
         assert isinstance(third, UnknownEvent) and third.seq == 3
         assert fourth == AddedEvent(queue=queue_name, seq=4, ms=1, job_id="three", name="n")
         assert stream.lost == 0
@@ -674,7 +669,11 @@ async def traced_events(queue: Queue[Any, Any]) -> list[Event]:
         with trace.use_span(trace.INVALID_SPAN):
             await run(queue, processor)
         events = await take_upto(stream, await last_seq(queue))
-    assert Counter(type(event) for event in events if isinstance(event, TRACED)) == {AddedEvent: 3, CompletedEvent: 1, FailedEvent: 2}
+    assert Counter(type(event) for event in events if isinstance(event, TRACED)) == {
+        AddedEvent: 3,
+        CompletedEvent: 1,
+        FailedEvent: 2,
+    }
     return events
 
 
@@ -703,7 +702,9 @@ async def test_tracestate_goes_along(url: str, queue_name: str, redis_client: re
         for _ in range(3):
             clock.advance(queue_name, 25)
             await sweep(queue, max_stalls=0)
-        failed = [e for e in await take_upto(stream, await last_seq(queue)) if isinstance(e, FailedEvent) and e.reason == "stalled"]
+        failed = [
+            e for e in await take_upto(stream, await last_seq(queue)) if isinstance(e, FailedEvent) and e.reason == "stalled"
+        ]
         assert {(e.traceparent, e.tracestate) for e in failed} == expected
 
 
@@ -711,7 +712,10 @@ async def test_without_a_trace_nothing_is_carried(url: str, queue_name: str, red
     """Outside a span no event and no record has a trace context, not even an empty one."""
     async with Queue(queue_name, url=url) as queue:
         await traced_events(queue)
-        assert all('"traceparent"' not in fields["events"] and '"tracestate"' not in fields["events"] for _, fields in entries(redis_client, queue))
+        assert all(
+            '"traceparent"' not in fields["events"] and '"tracestate"' not in fields["events"]
+            for _, fields in entries(redis_client, queue)
+        )
         records: Any = redis_client.hvals(queue.context.keys["jobs"])
         assert all(b"traceparent" not in record for record in records)
 
@@ -858,9 +862,7 @@ async def test_a_reader_that_breaks_tells_its_waiters_and_starts_again(
             assert await waiting == 42
 
 
-async def test_trouble_of_one_waiter_is_not_the_readers(
-    url: str, queue_name: str, redis_client: redis.Redis
-) -> None:
+async def test_trouble_of_one_waiter_is_not_the_readers(url: str, queue_name: str, redis_client: redis.Redis) -> None:
     """A stored job that cannot be read raises for whoever waits for it; the others get their results."""
     async with Queue(queue_name, url=url, limits=Limits(event_result=0)) as queue:
 
@@ -895,5 +897,3 @@ async def test_a_failure_is_told_from_the_event(url: str, queue_name: str) -> No
         with pytest.raises(JobFailed) as caught:
             await waiting
         assert (caught.value.type, caught.value.reason, caught.value.job_id) == ("LookupError", "not there", job.id)
-        assert isinstance(caught.value, EventqError)
-        assert DrainedEvent.kind == "drained" and EventStream is not None

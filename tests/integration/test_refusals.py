@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
 from eventq import Backoff, Job, JobOptions, JobQueue, Keep, Limits, NewJob, Queue, QueueScheduler, Worker
 from eventq.errors import BulkAddError, ConfigurationError, EventqError, InvalidJob, JobNotFound
@@ -17,7 +18,7 @@ from eventq.limits import CALL_JOBS, MAX_ATTEMPTS, MAX_PRIORITY
 from .recorder import PATIENCE
 
 if TYPE_CHECKING:
-    import redis
+    from ..conftest import MakeServer
 
 Bad = dict[str, Any]
 NAME_LIMIT = "must be 1 to 128 of A-Z a-z 0-9 . _ -"
@@ -179,9 +180,21 @@ def circle() -> list[Any]:
     return value
 
 
-@pytest.mark.parametrize("data", [object(), {1, object()}, lambda: 0, circle(), {"a": [object()]}, "\ud800"], ids=lambda d: type(d).__name__ + str(id(d))[-3:])  # fmt: skip  # noqa: E501
-async def test_data_without_a_json_form_is_refused(url: str, queue_name: str, redis_client: redis.Redis, data: Any) -> None:
+#: What JSON cannot say.
+NO_JSON: dict[str, Any] = {
+    "an object": object(),
+    "a set with an object": {object()},
+    "a function": circle,
+    "a circle": circle(),
+    "an object deep inside": {"a": [object()]},
+    "half a character": "\ud800",
+}
+
+
+@pytest.mark.parametrize("case", NO_JSON)
+async def test_data_without_a_json_form_is_refused(url: str, queue_name: str, redis_client: redis.Redis, case: str) -> None:
     """The refusal says what could not be encoded."""
+    data = NO_JSON[case]
     async with Queue(queue_name, url=url) as queue:
         await refuse(redis_client, lambda: queue.add("j", data), [f"job data: a {type(data).__name__} cannot be encoded as JSON"])
 
@@ -243,72 +256,83 @@ async def test_one_bad_job_of_a_bulk_stops_all_of_it(
         assert 0 == await queue.count()
 
 
-async def test_a_bulk_that_is_refused_half_way_says_what_is_in(url: str, queue_name: str, redis_client: redis.Redis) -> None:
-    """Each call of 500 is all or nothing: with the layout changed under it, the error holds the jobs of the calls before."""
+async def test_a_bulk_that_is_refused_half_way_says_what_is_in(make_server: MakeServer, queue_name: str) -> None:
+    """Each call is all or nothing: when memory ends in the middle, the error holds exactly the jobs that are stored."""
+    server = make_server()
+    jobs = [NewJob("j", f"{number} " + "x" * 1500) for number in range(CALL_JOBS * 12)]
+    with redis.Redis(host="127.0.0.1", port=server.port) as client:
+        async with Queue(queue_name, url=server.url) as queue:
+            await queue.add("before")
+            used: Any = client.info("memory")
+            client.config_set("maxmemory", used["used_memory"] + 6_000_000)
+            with pytest.raises(BulkAddError, match=r"(\d+) of 6000 jobs were added, then: .*out of memory") as caught:
+                await queue.add_bulk(jobs)
+            added = caught.value.added
+            assert 0 < len(added) < len(jobs) and 0 == len(added) % CALL_JOBS
+            assert 1 + len(added) == await queue.count()
+            assert [job.data for job in jobs[: len(added)]] == [job.data for job in added]
+            assert str(len(added)) in str(caught.value)
+            assert [added[0].id, added[-1].id] == [job.id for job in [await queue.get_job(added[at].id) for at in (0, -1)] if job]
+
+
+async def test_a_bulk_whose_first_call_is_refused_adds_nothing(url: str, queue_name: str, redis_client: redis.Redis) -> None:
+    """An unknown layout changes nothing, whatever is asked for."""
     async with Queue(queue_name, url=url) as queue:
-        await queue.add("first")
-        jobs = [NewJob("j", number) for number in range(CALL_JOBS * 2)]
-        error = await self_refused(queue, jobs, redis_client)
-    assert 0 == len(error.added) and "0 of 1000 jobs were added, then: " in str(error)
-
-
-async def self_refused(queue: Queue[Any, Any], jobs: list[NewJob[int]], client: redis.Redis) -> BulkAddError:
-    """Add jobs to a queue whose layout is not ours."""
-    client.hset(queue.context.keys["meta"], "layout", "9")
-    error = await refuse(client, lambda: queue.add_bulk(jobs), ["says layout 9", "knows layout 1"], BulkAddError)
-    client.hset(queue.context.keys["meta"], "layout", "1")
-    assert isinstance(error, BulkAddError)
-    return error
+        await queue.add("before")
+        redis_client.hset(queue.context.keys["meta"], "layout", "9")
+        words = ["0 of 1000 jobs were added, then: ", "says layout 9", "knows layout 1"]
+        error = await refuse(redis_client, lambda: queue.add_bulk([NewJob("j", 1)] * 1000), words, BulkAddError)
+        assert isinstance(error, BulkAddError) and [] == error.added
 
 
 # --- queues and workers -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("said", "words"),
-    [
-        ({"default_options": JobOptions(job_id="one")}, ["default_options job_id 'one'", "an id belongs to one job"]),
-        ({"default_options": {"attempts": 3}}, ["default_options {'attempts': 3}", "must be JobOptions"]),
-        ({"prefix": "a:b"}, ["prefix 'a:b'", "1 to 64"]),
-        ({"tag": "a b"}, ["queue name 'a b'", NAME_LIMIT]),
-        ({"url": "http://localhost"}, ["url 'http://localhost'", "must start with redis://, rediss://, unix://, embedded://"]),
-        ({"url": "localhost:6379"}, ["url 'localhost:6379'", "must start with"]),
-        ({"url": "redis://localhost:port"}, ["url 'redis://localhost:port'", "check host and port"]),
-        ({"url": 6379}, ["url 6379", "must be a string"]),
-        ({"limits": {"data": 5}}, ["limits {'data': 5}", "must be Limits"]),
-    ],
-    ids=lambda value: next(iter(value)) + str(id(value))[-3:] if isinstance(value, dict) else "",
-)  # fmt: skip
-def test_a_bad_setting_of_a_queue_is_refused_when_it_is_made(said: Bad, words: list[str]) -> None:
+QUEUE_SETTINGS: dict[str, tuple[Bad, list[str]]] = {
+    "own id for all": ({"default_options": JobOptions(job_id="one")}, ["default_options job_id 'one'", "an id belongs to one job"]),
+    "options as dict": ({"default_options": {"attempts": 3}}, ["default_options {'attempts': 3}", "must be JobOptions"]),
+    "prefix with colon": ({"prefix": "a:b"}, ["prefix 'a:b'", "1 to 64"]),
+    "tag with space": ({"tag": "a b"}, ["queue name 'a b'", NAME_LIMIT]),
+    "another scheme": ({"url": "http://h"}, ["url 'http://h'", "must start with redis://, rediss://, unix://, embedded://"]),
+    "no scheme": ({"url": "localhost:6379"}, ["url 'localhost:6379'", "must start with"]),
+    "no port": ({"url": "redis://localhost:port"}, ["url 'redis://localhost:port'", "check host and port"]),
+    "url as number": ({"url": 6379}, ["url 6379", "must be a string"]),
+    "limits as dict": ({"limits": {"data": 5}}, ["limits {'data': 5}", "must be Limits"]),
+}
+
+
+@pytest.mark.parametrize("case", QUEUE_SETTINGS)
+def test_a_bad_setting_of_a_queue_is_refused_when_it_is_made(case: str) -> None:
     """Before any I/O, with what and value."""
+    said, words = QUEUE_SETTINGS[case]
     with pytest.raises(ConfigurationError) as caught:
         Queue("fine", **said)
     assert [] == [word for word in words if word not in str(caught.value)], str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("said", "words"),
-    [
-        ({"concurrency": 0}, ["concurrency 0", "whole number from 1 to 100000"]),
-        ({"concurrency": math.nan}, ["concurrency nan", "whole number from 1"]),
-        ({"concurrency": True}, ["concurrency True", "whole number from 1"]),
-        ({"concurrency": 100_001}, ["concurrency 100001", "to 100000"]),
-        ({"lease": 0.1}, ["lease 0.1", "at least 0.5"]),
-        ({"lease": "15"}, ["lease '15'", "must be seconds"]),
-        ({"lease": math.nan}, ["lease nan", "at least 0.5"]),
-        ({"grace": -1}, ["grace -1", "not negative"]),
-        ({"max_stalls": -1}, ["max_stalls -1", "whole number from 0"]),
-        ({"max_jobs": 0}, ["max_jobs 0", "whole number from 1"]),
-        ({"name": "a b"}, ["worker name 'a b'", "1 to 128 of A-Z a-z 0-9 . _ : @ -"]),
-        ({"name": ""}, ["worker name ''"]),
-        ({"name": 'x"y'}, ["worker name 'x\"y'"]),
-        ({"backoffs": {"mine": 5}}, ["backoffs 'mine'", "must be callable"]),
-        ({"backoffs": [1]}, ["backoffs [1]", "must be a mapping"]),
-    ],
-    ids=lambda value: next(iter(value)) + str(id(value))[-3:] if isinstance(value, dict) else "",
-)  # fmt: skip
-def test_a_bad_setting_of_a_worker_is_refused_when_it_is_made(said: Bad, words: list[str]) -> None:
+WORKER_SETTINGS: dict[str, tuple[Bad, list[str]]] = {
+    "no slot": ({"concurrency": 0}, ["concurrency 0", "whole number from 1 to 100000"]),
+    "slots NaN": ({"concurrency": math.nan}, ["concurrency nan", "whole number from 1"]),
+    "slots bool": ({"concurrency": True}, ["concurrency True", "whole number from 1"]),
+    "too many slots": ({"concurrency": 100_001}, ["concurrency 100001", "to 100000"]),
+    "lease too short": ({"lease": 0.1}, ["lease 0.1", "at least 0.5"]),
+    "lease as text": ({"lease": "15"}, ["lease '15'", "must be seconds"]),
+    "lease NaN": ({"lease": math.nan}, ["lease nan", "at least 0.5"]),
+    "grace negative": ({"grace": -1}, ["grace -1", "not negative"]),
+    "stalls negative": ({"max_stalls": -1}, ["max_stalls -1", "whole number from 0"]),
+    "no job": ({"max_jobs": 0}, ["max_jobs 0", "whole number from 1"]),
+    "name with space": ({"name": "a b"}, ["worker name 'a b'", "1 to 128 of A-Z a-z 0-9 . _ : @ -"]),
+    "name empty": ({"name": ""}, ["worker name ''"]),
+    "name with quote": ({"name": 'x"y'}, ["worker name 'x\"y'"]),
+    "strategy is no function": ({"backoffs": {"mine": 5}}, ["backoffs 'mine'", "must be callable"]),
+    "strategies without names": ({"backoffs": [1]}, ["backoffs [1]", "must be a mapping"]),
+}
+
+
+@pytest.mark.parametrize("case", WORKER_SETTINGS)
+def test_a_bad_setting_of_a_worker_is_refused_when_it_is_made(case: str) -> None:
     """Case 14 and its like, with what, value and limit."""
+    said, words = WORKER_SETTINGS[case]
     with pytest.raises((ConfigurationError, InvalidJob)) as caught:
         Worker("fine", print, url="redis://localhost", **said)
     assert [] == [word for word in words if word not in str(caught.value)], str(caught.value)

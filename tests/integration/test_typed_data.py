@@ -194,8 +194,10 @@ async def test_stored_data_that_does_not_fit_fails_that_job_alone(url: str, queu
         assert recorder.kinds(bad.id) == ["added", "active", "failed"]
         (failed,) = recorder.of(FailedEvent)
         assert (failed.name, failed.attempt, failed.exhausted, failed.reason) == ("n", 1, False, "error")
+        # It can be looked up and listed; its data says what is wrong when it is asked for.
+        (listed,) = [job for job in await queue.get_jobs("failed") if job.id == bad.id]
         with pytest.raises(InvalidJob, match="not a valid OrderStruct"):
-            await queue.get_job(bad.id)
+            _ = listed.data
         # Who does not ask for the type can still look at it.
         stored = await other.get_job(bad.id)
         assert stored is not None and stored.data == {"numbers": [1]}
