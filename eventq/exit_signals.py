@@ -9,13 +9,13 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
-def exit_signals(stop: Callable[[], None]) -> Iterator[None]:
+def exit_signals(stop: Callable[[], None]) -> Generator[None, None, None]:
     """Call `stop` at each of these signals while this lasts. In another thread than the main one: do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -45,7 +45,7 @@ class NewJob(msgspec.Struct, Generic[DataT], frozen=True):
     """One job of a bulk add."""
 
     name: str
-    data: DataT
+    data: DataT = cast("Any", None)
     options: JobOptions | None = None
 
 

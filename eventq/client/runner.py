@@ -106,7 +106,7 @@ class AsyncRunner:
         await self._drop()
 
     def bind(self) -> None:
-        """Bind to this process and loop; take a new writer id after a fork. Raises ConfigurationError elsewhere, or once closed."""
+        """Bind to this process and loop; new writer id after a fork. Raises ConfigurationError elsewhere, or once closed."""
         loop = asyncio.get_running_loop()
         if self._pid != os.getpid():
             if self._connection is not None:

@@ -168,9 +168,7 @@ async def test_a_damaged_run_fails_its_job_alone(url: str, queue_name: str, redi
     assert "unreadable" in failed.error.message
 
 
-async def test_large_data_and_results_go_in_calls_of_their_own_size(
-    url: str, queue_name: str, redis_client: redis.Redis
-) -> None:
+async def test_large_data_and_results_go_in_calls_of_their_own_size(url: str, queue_name: str, redis_client: redis.Redis) -> None:
     """Sixty jobs with 100 KiB in and 60 KiB out: no call carries much more than a mebibyte, and all of it arrives."""
     data, result = "d" * (100 * 1024), "r" * (60 * 1024)
     async with Queue(queue_name, str, result_type=str, url=url) as queue, Recorder(queue) as recorder:

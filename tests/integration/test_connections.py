@@ -79,7 +79,9 @@ PING: Verb[str] = Verb(("PING",), str)
 
 
 @pytest.mark.parametrize("password", ["wrong", None])
-async def test_a_worker_with_a_wrong_password_ends_at_once(make_server: MakeServer, queue_name: str, password: str | None) -> None:
+async def test_a_worker_with_a_wrong_password_ends_at_once(
+    make_server: MakeServer, queue_name: str, password: str | None
+) -> None:
     """It is refused when it starts, not after ten seconds, and with a code to decide by."""
     server = make_server("--requirepass", PASSWORD)
     login = f":{password}@" if password else ""
@@ -93,7 +95,9 @@ async def test_a_missing_permission_ends_a_worker_with_its_name(make_server: Mak
     """What no waiting mends is raised by run(), also when it concerns only the blocking read of an idle worker."""
     server = make_server()
     with plain(server) as client:
-        client.acl_setuser("limited", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-bzpopmin"], channels=["*"])
+        client.acl_setuser(
+            "limited", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-bzpopmin"], channels=["*"]
+        )
     worker = Worker(queue_name, echo, url=f"redis://limited:pw@127.0.0.1:{server.port}/0")
     with pytest.raises(ServerRefused, match="permission") as caught:
         await asyncio.wait_for(worker.run(), 5.0)
@@ -195,7 +199,9 @@ async def test_killed_connections_are_replaced(make_server: MakeServer, queue_na
         async def kill() -> None:
             nonlocal killed
             for _ in range(20):
-                killed += int(await asyncio.to_thread(client.execute_command, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+                killed += int(
+                    await asyncio.to_thread(client.execute_command, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                )
                 await asyncio.sleep(0.02)  # sleep-ok: time to connect and to be killed in the middle of something
 
         assert_once(*await run_through(server, queue_name, kill))
@@ -291,7 +297,9 @@ async def test_a_server_that_is_away_is_an_error_after_a_while(make_server: Make
     queue.context.runner._patience = queue._producer._runner._patience = 0.5
     for call, what in ((lambda: queue.add("j"), "script add_jobs"), (queue.get_job_counts, "script count_jobs")):
         began = time.monotonic()
-        with pytest.raises(QueueUnavailable, match=rf"{what}: no answer from {server.url} for 0\.\d seconds: .*Connect call failed"):
+        with pytest.raises(
+            QueueUnavailable, match=rf"{what}: no answer from {server.url} for 0\.\d seconds: .*Connect call failed"
+        ):
             await call()
         assert 0.2 <= time.monotonic() - began < 1.5
     server.start()

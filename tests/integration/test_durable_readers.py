@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import signal
@@ -124,9 +125,9 @@ def delete_queue(client: redis.Redis, queue: Queue[Any, Any], *, but: tuple[str,
 
 
 def seed() -> int:
-    """Return SEED of the environment, or one by chance; it is printed, and pytest shows it when the test fails."""
+    """Return SEED of the environment, or one by chance; it is logged, and pytest shows it when the test fails."""
     number = int(os.environ.get("SEED") or random.SystemRandom().randrange(10**9))
-    print(f"SEED={number}")
+    logging.getLogger("tests").warning("SEED=%d", number)
     return number
 
 
@@ -176,7 +177,7 @@ class Ledger:
     ],
 )
 async def test_a_reader_killed_at_random_misses_nothing_uncounted(
-    url: str, queue_name: str, redis_client: redis.Redis, clock: Clock, wait_until: WaitUntil, jobs: int, trims: bool
+    *, url: str, queue_name: str, redis_client: redis.Redis, clock: Clock, wait_until: WaitUntil, jobs: int, trims: bool
 ) -> None:
     """Killed and restarted at any await while jobs run, a durable reader sees every event or tells the exact number trimmed."""
     rng = random.Random(seed())
@@ -290,7 +291,7 @@ async def test_a_reader_process_killed_goes_on_where_it_saved(
 @pytest.mark.parametrize("handled", [1, 37, 99, 100, 101, 250])
 @pytest.mark.parametrize("orderly", [True, False])
 async def test_a_reader_stopped_inside_a_big_entry_goes_on_inside_it(
-    url: str, queue_name: str, redis_client: redis.Redis, clock: Clock, handled: int, orderly: bool
+    *, url: str, queue_name: str, redis_client: redis.Redis, clock: Clock, handled: int, orderly: bool
 ) -> None:
     """The next reader of the name gets the event after the last handled one, also in the middle of an entry of 100."""
     async with Queue(queue_name, url=url) as queue:
@@ -505,7 +506,7 @@ async def test_the_keeper_survives_a_server_that_refuses(
 async def test_trimming_waits_for_a_live_reader_up_to_the_hard_cap(
     url: str, queue_name: str, redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """What a live reader has not handled is not trimmed, until the hard cap, or until it was idle for a day; then it is counted."""
+    """What a live reader has not handled is not trimmed, until the hard cap or a day without it; then it is counted."""
     async with Queue(queue_name, url=url) as queue:
         await add_one_by_one(queue, 200)
         async with queue.events("billing") as stream:

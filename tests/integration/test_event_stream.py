@@ -331,7 +331,7 @@ async def processor_of_fates(job: Job[dict[str, Any], Any]) -> Any:
         case "slow":
             await asyncio.Event().wait()
         case "report":
-            job.update_progress({"half": True})
+            await job.update_progress({"half": True})
         case _:
             pass
     return "x" * 2000 if job.data["large"] else None if job.data["none"] else {"number": job.data["number"]}
@@ -390,7 +390,7 @@ class Play:
             priority=rng.choice([None, 1, 7]),
             lifo=rng.random() < 0.2,
             attempts=rng.choice([1, 2, 3]),
-            backoff=rng.choice([0, Backoff.fixed(60)]),
+            backoff=Backoff.fixed(60) if rng.random() < 0.5 else 0,
             remove_on_complete=rng.choice([None, None, None, True]),
             remove_on_fail=rng.choice([None, None, None, True]),
             timeout=0.05,
@@ -729,7 +729,7 @@ async def test_waiting_for_results_asks_nothing(
     """While 300 results are awaited Redis gets no command; then each waiter gets its own."""
     total = "total_commands_processed"
 
-    async def processor(job: Job[Any, Any]) -> int:
+    async def processor(job: Job[int, Any]) -> int:
         return job.data * 2
 
     async with Queue(queue_name, url=url) as queue:

@@ -84,13 +84,18 @@ OPTIONS: dict[str, tuple[Bad, list[str]]] = {
     "timeout 0": ({"timeout": 0}, ["timeout 0", "at least 0.001"]),
     "timeout negative": ({"timeout": -5}, ["timeout -5", "at least 0.001"]),
     "keep negative": ({"remove_on_complete": -1}, ["remove_on_complete -1", "not negative"]),
-    "keep text": ({"remove_on_fail": "always"}, ["remove_on_fail 'always'", "True, False, a number of jobs", "Keep(count=, age=)"]),
+    "keep text": (
+        {"remove_on_fail": "always"},
+        ["remove_on_fail 'always'", "True, False, a number of jobs", "Keep(count=, age=)"],
+    ),
     "keep fraction": ({"remove_on_fail": 0.5}, ["remove_on_fail 0.5", "must be True, False"]),
 }
 
 
 @pytest.mark.parametrize("case", OPTIONS)
-async def test_a_bad_option_is_refused_and_nothing_stored(url: str, queue_name: str, redis_client: redis.Redis, case: str) -> None:
+async def test_a_bad_option_is_refused_and_nothing_stored(
+    url: str, queue_name: str, redis_client: redis.Redis, case: str
+) -> None:
     """By add, by add_bulk and by JobQueue alike."""
     said, words = OPTIONS[case]
     async with Queue(queue_name, url=url) as queue:
@@ -168,7 +173,9 @@ async def test_data_beyond_the_limit_is_refused_and_at_the_limit_taken(
         for data, size in (("x" * (limit - 1), limit + 1), ("ü" * (limit // 2), limit + 2)):
             words = [f"job data of {size} bytes", f"the limit of {limit} bytes (Limits.data)"]
             await refuse(redis_client, lambda data=data: queue.add("j", data), words)
-            await refuse(redis_client, lambda data=data: queue.add_bulk([NewJob("j", 1), NewJob("j", data)]), ["job 1 of 2", *words])
+            await refuse(
+                redis_client, lambda data=data: queue.add_bulk([NewJob("j", 1), NewJob("j", data)]), ["job 1 of 2", *words]
+            )
     async with Queue(queue_name, url=url, limits=Limits(data=10)) as small:
         await refuse(redis_client, lambda: small.add("j", "x" * 9), ["job data of 11 bytes", "limit of 10 bytes"])
 
@@ -289,7 +296,10 @@ async def test_a_bulk_whose_first_call_is_refused_adds_nothing(url: str, queue_n
 
 
 QUEUE_SETTINGS: dict[str, tuple[Bad, list[str]]] = {
-    "own id for all": ({"default_options": JobOptions(job_id="one")}, ["default_options job_id 'one'", "an id belongs to one job"]),
+    "own id for all": (
+        {"default_options": JobOptions(job_id="one")},
+        ["default_options job_id 'one'", "an id belongs to one job"],
+    ),
     "options as dict": ({"default_options": {"attempts": 3}}, ["default_options {'attempts': 3}", "must be JobOptions"]),
     "prefix with colon": ({"prefix": "a:b"}, ["prefix 'a:b'", "1 to 64"]),
     "tag with space": ({"tag": "a b"}, ["queue name 'a b'", NAME_LIMIT]),
@@ -353,7 +363,9 @@ def test_a_queue_has_one_url(url: str) -> None:
         Worker(Queue("q", url=url), print, url=url)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-@pytest.mark.parametrize("make", [lambda url: Queue("q", url=url), lambda url: Worker("q", print, url=url)], ids=["queue", "worker"])
+@pytest.mark.parametrize(
+    "make", [lambda url: Queue("q", url=url), lambda url: Worker("q", print, url=url)], ids=["queue", "worker"]
+)
 @pytest.mark.parametrize("kind", ["complete", "", "Completed", "job_completed", None, 5], ids=repr)
 def test_an_unknown_event_kind_is_refused_with_those_there_are(url: str, make: Any, kind: Any) -> None:
     """`on` with a typing mistake does not listen to nothing."""
@@ -385,7 +397,9 @@ def test_a_receiver_must_be_callable(url: str) -> None:
     ],
     ids=range(6),
 )
-async def test_a_bad_question_is_refused(url: str, queue_name: str, redis_client: redis.Redis, call: Any, words: list[str]) -> None:
+async def test_a_bad_question_is_refused(
+    url: str, queue_name: str, redis_client: redis.Redis, call: Any, words: list[str]
+) -> None:
     """Unknown states and pages that there cannot be."""
     async with Queue(queue_name, url=url) as queue:
         await refuse(redis_client, lambda: call(queue), words, ConfigurationError)

@@ -279,7 +279,9 @@ async def test_nothing_is_left(url: str, queue_name: str, gate: Gate, redis_clie
     await wait_until(lambda: not [c["name"] for c in redis_client.client_list() if c["name"].startswith("eventq")])
 
 
-async def test_what_no_waiting_mends_ends_run_with_its_error(url: str, queue_name: str, gate: Gate, redis_client: redis.Redis) -> None:
+async def test_what_no_waiting_mends_ends_run_with_its_error(
+    url: str, queue_name: str, gate: Gate, redis_client: redis.Redis
+) -> None:
     """Another layout in Redis stops the worker with a clear error; nothing was changed."""
     async with Queue(queue_name, url=url) as queue:
         job = await queue.add("j", 1)
@@ -374,7 +376,9 @@ async def test_a_signal_closes_with_grace_and_a_second_one_without(
             process.stdin.flush()
         assert ["finished" if signals == 1 else "cancelled", "closed"] == [await read_line(process), await read_line(process)]
         assert 0 == await asyncio.to_thread(process.wait, 10)
-        assert [[later.id], [job.id, later.id]][signals - 1] == [each.id for each in await queue.get_jobs("waiting", ascending=True)]
+        assert [[later.id], [job.id, later.id]][signals - 1] == [
+            each.id for each in await queue.get_jobs("waiting", ascending=True)
+        ]
 
 
 # --- garbage, loops, forks --------------------------------------------------------------------------------------------
@@ -498,9 +502,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_forked_child_works_with_what_its_parent_made(
-    url: str, queue_name: str, run_program: RunProgram
-) -> None:
+async def test_a_forked_child_works_with_what_its_parent_made(url: str, queue_name: str, run_program: RunProgram) -> None:
     """In the child the queue opens connections of its own; the parent's go on as if nothing had happened."""
     process = run_program(FORK)
     try:

@@ -259,7 +259,11 @@ async def fails_alone(queue: Queue[Any, Any], processor: Any, name: str) -> None
 
 async def test_unrecoverable_ends_at_the_first_of_five(url: str, queue_name: str) -> None:
     """No retry follows, and attempts are not said to be used up."""
-    async with Queue(queue_name, url=url) as queue, Recorder(queue) as recorder, Worker(queue, raising_async(Unrecoverable("no"))):
+    async with (
+        Queue(queue_name, url=url) as queue,
+        Recorder(queue) as recorder,
+        Worker(queue, raising_async(Unrecoverable("no"))),
+    ):
         await queue.add("j", "bad", attempts=5, backoff=0.01)
         (failed,) = await recorder.wait(FailedEvent)
     assert (1, False) == (failed.attempt, failed.exhausted)
@@ -413,7 +417,9 @@ async def test_what_a_thread_raises_after_its_run_is_nobodys_outcome(
 # --- backoff strategies -----------------------------------------------------------------------------------------------
 
 
-async def attempts_of(queue: Queue[Any, Any], strategies: dict[str, Any], **options: Any) -> tuple[list[RetryingEvent], FailedEvent]:
+async def attempts_of(
+    queue: Queue[Any, Any], strategies: dict[str, Any], **options: Any
+) -> tuple[list[RetryingEvent], FailedEvent]:
     """Fail one job until its end; return its retries and its end."""
     async with Recorder(queue) as recorder, Worker(queue, raising_async(ValueError("no")), backoffs=strategies):
         await queue.add("j", "bad", **{"attempts": 3, "backoff": Backoff.custom("mine", 0.02)} | options)

@@ -122,7 +122,9 @@ async def test_a_paused_worker_passes_the_wake_up_on(
     assert clocked.started[1] - added < AT_ONCE
 
 
-async def test_a_bulk_add_wakes_several_workers(url: str, queue_name: str, redis_client: redis.Redis, wait_until: WaitUntil) -> None:
+async def test_a_bulk_add_wakes_several_workers(
+    url: str, queue_name: str, redis_client: redis.Redis, wait_until: WaitUntil
+) -> None:
     """Four idle workers with a slot each all take one of four jobs that must run at the same time."""
     together = asyncio.Barrier(4)
 
@@ -171,4 +173,6 @@ async def test_a_job_added_to_an_idle_queue_starts_within_50_ms(url: str, queue_
             took.append(clocked.started[number] - added)
         assert 0 == worker.running
     took.sort()
-    assert took[int(jobs * 0.99) - 1] <= 0.050, f"p50 {took[jobs // 2] * 1000:.1f} ms, p99 {took[int(jobs * 0.99) - 1] * 1000:.1f} ms"
+    assert took[int(jobs * 0.99) - 1] <= 0.050, (
+        f"p50 {took[jobs // 2] * 1000:.1f} ms, p99 {took[int(jobs * 0.99) - 1] * 1000:.1f} ms"
+    )

@@ -58,7 +58,9 @@ def test_jitter_only_shortens(delay: float, jitter: float, chance: float, fails:
 
 def test_full_jitter_uses_the_whole_range() -> None:
     """Jitter 1 reaches from 0 to d."""
-    assert [0, 500, 1000] == [backoff_ms(Backoff.fixed(1, jitter=1), 1, lambda chance=chance: chance) for chance in (1.0, 0.5, 0.0)]
+    assert [0, 500, 1000] == [
+        backoff_ms(Backoff.fixed(1, jitter=1), 1, lambda chance=chance: chance) for chance in (1.0, 0.5, 0.0)
+    ]
 
 
 def test_custom_knows_its_strategy_and_delay() -> None:
