@@ -65,7 +65,7 @@ class Lane:
 
     def receive(self) -> ClaimReply:
         """The reply of the call in flight."""
-        reply = self._command.read(self._reply())
+        reply = self._command.read(cast("list[Any]", self._reply()))
         if reply.stale:
             raise SystemExit("Error: outcomes were refused, so nothing here is the limit of anything")
         return reply

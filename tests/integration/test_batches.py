@@ -42,7 +42,8 @@ class Damage:
     def record(self, job_id: str, change: Callable[[bytes], bytes]) -> None:
         """Change the record's text."""
         key = self._keys["jobs"]
-        self._client.hset(key, job_id, change(self._client.hget(key, job_id) or b""))  # type: ignore[operator, arg-type]
+        text: Any = self._client.hget(key, job_id)
+        self._client.hset(key, job_id, change(text))
 
     def run(self, job_id: str, text: str) -> None:
         """Set the run's text."""
@@ -100,7 +101,7 @@ TROUBLE: dict[int, tuple[str, list[str]]] = {
 async def test_what_is_wrong_with_a_job_fails_it_alone(
     url: str, queue_name: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a hundred jobs claimed in one call fourteen are broken, each in its way: they fail with a reason, the others complete."""
+    """Of a hundred jobs claimed in one call fourteen are broken, each in its way: they fail with a reason, the others run."""
     async with Queue(queue_name, Order, result_type=int, url=url) as queue, Recorder(queue) as recorder:
         fills = {24: "x" * 5000}
         names = {40: "stranger"}

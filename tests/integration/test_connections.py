@@ -8,8 +8,8 @@ import random
 import time
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -142,7 +142,7 @@ async def test_a_replica_is_refused(make_server: MakeServer, queue_name: str, wa
 
 
 async def run_through(
-    server: TestServer, queue_name: str, disturb: Callable[[], Awaitable[None]], *, jobs: int = 300
+    server: TestServer, queue_name: str, disturb: Callable[[], Coroutine[Any, Any, None]], *, jobs: int = 300
 ) -> tuple[list[str], list[Event]]:
     """Add jobs one by one from three callers while two workers run them and something disturbs; all must get through.
 
@@ -219,7 +219,9 @@ async def test_a_restarted_server_is_found_again(make_server: MakeServer, queue_
     assert_once(*await run_through(server, queue_name, restart))
 
 
-async def test_a_server_that_stops_answering_is_waited_for(make_server: MakeServer, queue_name: str) -> None:
+async def test_a_server_that_stops_answering_is_waited_for(
+    make_server: MakeServer, queue_name: str, wait_until: WaitUntil
+) -> None:
     """A numbered call whose connection went deaf is sent again over new ones; when the server wakes up it has one effect."""
     server = make_server()
     queue = Queue(queue_name, url=server.url)
@@ -232,9 +234,7 @@ async def test_a_server_that_stops_answering_is_waited_for(make_server: MakeServ
         server.freeze()
         call = asyncio.create_task(runner.run(add_jobs(queue.context.keys, [queue._producer.record("j", 2, None)])))
         try:
-            async with asyncio.timeout(PATIENCE):
-                while not faults:
-                    await asyncio.sleep(0.01)  # sleep-ok: a frozen server tells nothing to wait for
+            await wait_until(lambda: faults)
         finally:
             server.thaw()
         await asyncio.wait_for(call, PATIENCE)
@@ -389,7 +389,7 @@ async def test_a_cancelled_add_is_whole_or_not_there(url: str, queue_name: str) 
 
 def fill(client: redis.Redis, spare: int) -> None:
     """Leave the server so many bytes, and let it refuse what goes beyond."""
-    used = cast("dict[str, Any]", client.info("memory"))["used_memory"]
+    used: int = client.info("memory")["used_memory"]
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("maxmemory", used + spare)
 
@@ -407,10 +407,15 @@ async def test_a_full_server_takes_no_jobs_and_workers_empty_it(make_server: Mak
             await Worker(queue, echo, burst=True).run()
             fill(client, 3_000_000)
             added = 0
-            with pytest.raises(ServerRefused, match="out of memory") as caught:
+
+            async def add_until_it_is_full() -> None:
+                nonlocal added
                 while True:
                     await queue.add("j", {"number": added, "fill": "x" * 100_000}, remove_on_complete=True)
                     added += 1
+
+            with pytest.raises(ServerRefused, match="out of memory") as caught:
+                await add_until_it_is_full()
             assert ("OOM", added) == (caught.value.code, await queue.count())
             assert added > 10
             fill(client, -10_000)

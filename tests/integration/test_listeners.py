@@ -38,9 +38,10 @@ class Odd(BaseException):
     """No Exception, yet raised by a listener."""
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("no"), SystemExit(3), StopIteration(), asyncio.CancelledError(), Odd("odd")], ids=lambda error: type(error).__name__
-)  # fmt: skip
+RAISED = (ValueError("no"), SystemExit(3), StopIteration(), asyncio.CancelledError(), Odd("odd"))
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
 async def test_a_listener_that_raises_fails_nothing_else(url: str, queue_name: str, error: BaseException, is_async: bool) -> None:
     """All jobs complete, the listener beside it hears all, it hears the next one too, and error listeners are told."""
@@ -380,9 +381,10 @@ async def test_a_job_queue_is_one_place_to_listen(url: str, queue_name: str, wai
     jobs = JobQueue(queue_name, int, process, url=url)
     for kind in ("completed", "failed", "worker_started", "worker_stopped"):
 
-        @jobs.on(kind)
-        async def _(event: Any) -> None:
+        async def listen(event: Event) -> None:
             heard.append(event)
+
+        jobs.on(kind, listen)
 
     async with jobs:
         await jobs.add_job("j", 0)

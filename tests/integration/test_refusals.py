@@ -6,7 +6,8 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import redis
@@ -35,8 +36,8 @@ class Email:
 
 def stored(client: redis.Redis) -> dict[bytes, bytes]:
     """Return everything the server holds but the records of calls, which are history."""
-    keys = [key for key in client.keys() if not key.endswith((b":calls", b":timers"))]  # type: ignore[union-attr, misc]
-    return {key: client.dump(key) for key in keys}  # type: ignore[misc]
+    keys = [key for key in cast("list[bytes]", client.keys()) if not key.endswith((b":calls", b":timers"))]
+    return {key: cast("bytes", client.dump(key)) for key in keys}
 
 
 async def refuse(
@@ -149,8 +150,9 @@ async def test_a_bad_queue_name_is_refused_before_anything_is_opened(url: str, r
     makers: list[Callable[[], object]] = [
         lambda: Queue(name, url=url),
         lambda: JobQueue(name, int, print, url=url),
-        lambda: Queue("fine", tag=name, url=url) if name is not None else Queue(name, url=url),
     ]
+    if name is not None:
+        makers += [lambda: Queue("fine", tag=name, url=url)]
     if isinstance(name, str):
         makers += [lambda: Worker(name, print, url=url), lambda: QueueScheduler(name, url=url)]
 
@@ -172,10 +174,8 @@ async def test_data_beyond_the_limit_is_refused_and_at_the_limit_taken(
         assert (await queue.get_job(at_the_limit.id)) is not None
         for data, size in (("x" * (limit - 1), limit + 1), ("ü" * (limit // 2), limit + 2)):
             words = [f"job data of {size} bytes", f"the limit of {limit} bytes (Limits.data)"]
-            await refuse(redis_client, lambda data=data: queue.add("j", data), words)
-            await refuse(
-                redis_client, lambda data=data: queue.add_bulk([NewJob("j", 1), NewJob("j", data)]), ["job 1 of 2", *words]
-            )
+            await refuse(redis_client, partial(queue.add, "j", data), words)
+            await refuse(redis_client, partial(queue.add_bulk, [NewJob("j", 1), NewJob("j", data)]), ["job 1 of 2", *words])
     async with Queue(queue_name, url=url, limits=Limits(data=10)) as small:
         await refuse(redis_client, lambda: small.add("j", "x" * 9), ["job data of 11 bytes", "limit of 10 bytes"])
 
@@ -360,7 +360,7 @@ def test_what_is_no_queue_has_no_worker(queue: Any) -> None:
 def test_a_queue_has_one_url(url: str) -> None:
     """A worker of a Queue takes no url of its own."""
     with pytest.raises(ConfigurationError, match="the queue has one already"):
-        Worker(Queue("q", url=url), print, url=url)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        Worker(cast("Any", Queue("q", url=url)), print, url=url)
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,12 @@ def test_a_queue_has_one_url(url: str) -> None:
 def test_an_unknown_event_kind_is_refused_with_those_there_are(url: str, make: Any, kind: Any) -> None:
     """`on` with a typing mistake does not listen to nothing."""
     source = make(url)
-    for listen in (lambda: source.on(kind), lambda: source.on(kind, print), lambda: source.off(kind, print)):
+    calls: list[Callable[[], object]] = [
+        lambda: source.on(kind),
+        lambda: source.on(kind, print),
+        lambda: source.off(kind, print),
+    ]
+    for listen in calls:
         with pytest.raises(ConfigurationError, match=r"event kind .*: must be one of added, .*completed") as caught:
             listen()
         assert repr(kind) in str(caught.value)
@@ -379,7 +384,7 @@ def test_an_unknown_event_kind_is_refused_with_those_there_are(url: str, make: A
 def test_a_receiver_must_be_callable(url: str) -> None:
     """What cannot be called with an event is refused at once."""
     with pytest.raises(ConfigurationError, match="receiver 5: must be callable with one event"):
-        Queue("q", url=url).on("completed", 5)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        Queue("q", url=url).on("completed", cast("Any", 5))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -179,14 +179,15 @@ async def test_a_processor_that_ignores_its_cancellation_does_not_hold_up_close(
     assert [] == recorder.of(CompletedEvent)
 
 
-async def test_everything_decided_is_recorded_before_close_returns(url: str, queue_name: str, gate: Gate) -> None:
+async def test_everything_decided_is_recorded_before_close_returns(
+    url: str, queue_name: str, gate: Gate, wait_until: WaitUntil
+) -> None:
     """A thousand jobs that end at the moment of closing are all completed."""
     async with Queue(queue_name, url=url) as queue:
         worker = Worker(queue, gate.process, concurrency=1000)
         await worker.start()
         await queue.add_bulk([NewJob("j", number) for number in range(1000)])
-        while gate.now < 1000:
-            await asyncio.sleep(0)
+        await wait_until(lambda: gate.now == 1000)
         gate.open.set()
         await worker.close()
         assert 1000 == (await queue.get_job_counts())[JobState.COMPLETED]

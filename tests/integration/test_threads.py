@@ -114,7 +114,7 @@ async def test_a_function_that_returns_an_awaitable_keeps_its_slot_until_that_is
         nonlocal running, most
         running += 1
         most = max(most, running)
-        for _ in range(20):
+        for _step in range(20):
             await asyncio.sleep(0)
         running -= 1
         return running
@@ -417,12 +417,10 @@ async def test_what_a_thread_raises_after_its_run_is_nobodys_outcome(
 # --- backoff strategies -----------------------------------------------------------------------------------------------
 
 
-async def attempts_of(
-    queue: Queue[Any, Any], strategies: dict[str, Any], **options: Any
-) -> tuple[list[RetryingEvent], FailedEvent]:
-    """Fail one job until its end; return its retries and its end."""
+async def attempts_of(queue: Queue[Any, Any], strategies: dict[str, Any]) -> tuple[list[RetryingEvent], FailedEvent]:
+    """Fail one job of three attempts until its end; return its retries and its end."""
     async with Recorder(queue) as recorder, Worker(queue, raising_async(ValueError("no")), backoffs=strategies):
-        await queue.add("j", "bad", **{"attempts": 3, "backoff": Backoff.custom("mine", 0.02)} | options)
+        await queue.add("j", "bad", attempts=3, backoff=Backoff.custom("mine", 0.02))
         (failed,) = await recorder.wait(FailedEvent)
     return recorder.of(RetryingEvent), failed
 

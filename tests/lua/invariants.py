@@ -62,7 +62,12 @@ def check_queue(lab: Lab) -> None:
 
 def _jobs(lab: Lab, stored: dict[str, Any]) -> dict[str, StoredJob]:
     ids = list(stored.get("jobs", {}))
-    found = [job for at in range(0, len(ids), 500) for job in lab.call(get_jobs(lab.keys, ids[at : at + 500])) if job]
+    found = [
+        job
+        for at in range(0, len(ids), 500)
+        for job in lab.call(get_jobs(lab.keys, ids[at : at + 500]))
+        if isinstance(job, StoredJob)
+    ]
     return {job.id: job for job in found}
 
 

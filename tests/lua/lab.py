@@ -190,13 +190,13 @@ class Lab:
     def job(self, job_id: str) -> StoredJob:
         """Return a stored job."""
         (found,) = self.call(get_jobs(self.keys, [job_id]))
-        assert found is not None, f"{job_id} is not stored"
+        assert isinstance(found, StoredJob), f"{job_id} is not stored"
         return found
 
     def state(self, job_id: str) -> JobState | None:
         """Return where a job stands, None when it is not stored."""
         (found,) = self.call(get_jobs(self.keys, [job_id]))
-        return found.state if found else None
+        return found.state if isinstance(found, StoredJob) else None
 
     def ids(self, state: JobState, start: int = 0, limit: int = 500, *, newest_first: bool = False) -> list[str]:
         """List the ids of a state."""

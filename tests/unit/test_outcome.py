@@ -50,14 +50,14 @@ def test_no_result_is_not_stored() -> None:
 
 def test_retention_of_the_job_goes_with_its_outcome() -> None:
     """Completed and failed jobs each take their own rule."""
-    said = {"remove_on_complete": 3, "remove_on_fail": True}
+    said: Any = {"remove_on_complete": 3, "remove_on_fail": True}
     assert "count:3" == completed(record(**said), None, LIMITS, 0).extra
     assert "0" == fail(ValueError(), **said).extra
 
 
 def test_attempts_left_mean_another_one_after_the_backoff() -> None:
     """The wait is the backoff's, with its jitter."""
-    said = {"attempts": 4, "backoff": Backoff.exponential(1, jitter=0.5)}
+    said: Any = {"attempts": 4, "backoff": Backoff.exponential(1, jitter=0.5)}
     verdicts = [fail(ValueError("no"), fails=fails, **said) for fails in range(4)]
     assert ["retry", "retry", "retry", "exhausted"] == [verdict.word for verdict in verdicts]
     assert [750, 1500, 3000] == [verdict.extra for verdict in verdicts[:3]]
