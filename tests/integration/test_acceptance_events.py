@@ -266,7 +266,7 @@ async def test_a_refused_outcome_drains_nothing(url: str, queue_name: str, clock
         pytest.param(ENDLESS, ENDLESS, 60_000, id="age"),
     ],
 )
-async def test_the_stream_stays_near_its_cap(  # noqa: PLR0917 - fixtures and parameters
+async def test_the_stream_stays_near_its_cap(
     url: str, queue_name: str, redis_client: redis.Redis, clock: Clock, most_events: int, most_bytes: int, most_age: int
 ) -> None:
     """Case 60: trimming keeps the newest events up to the number, bytes or age it was told, to an entry; totals know them all."""

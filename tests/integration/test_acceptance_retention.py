@@ -147,7 +147,7 @@ async def test_old_jobs_go_when_another_finishes(url: str, queue_name: str, redi
 
 
 @pytest.mark.parametrize("travels", [True, False])
-async def test_age_and_count_hold_together(  # noqa: PLR0917 - fixtures
+async def test_age_and_count_hold_together(
     url: str, queue_name: str, redis_client: redis.Redis, clock: Clock, wait_until: WaitUntil, travels: bool
 ) -> None:
     """Case 42: with age and count both rules hold, whichever is stricter, with the next finish or within the second."""

@@ -20,12 +20,12 @@ from eventq.events import (
     parse_entry,
 )
 from eventq.limits import BATCH_JOBS
+from eventq.records import StoredJob
 from eventq.states import TRANSITIONS, JobState
 
 from .lab import NO_LEASE
 
 if TYPE_CHECKING:
-    from eventq.records import StoredJob
 
     from .lab import Lab
 
