@@ -127,7 +127,10 @@ def parse_stored(paused: bool, columns: Sequence[Any]) -> StoredJob | None:
 
 def _state(record: Record, run: Run, was_moved: bool) -> JobState:
     if was_moved:
-        return JobState(run.state)
+        try:
+            return JobState(run.state)
+        except ValueError as error:
+            raise UnreadableRecord(f"the stored run is unreadable: {error}") from error
     if record.due_ms:
         return JobState.DELAYED
     return JobState.PRIORITIZED if record.priority else JobState.WAITING

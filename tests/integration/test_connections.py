@@ -199,9 +199,8 @@ async def test_killed_connections_are_replaced(make_server: MakeServer, queue_na
         async def kill() -> None:
             nonlocal killed
             for _ in range(20):
-                killed += int(
-                    await asyncio.to_thread(client.execute_command, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-                )
+                gone: Any = await asyncio.to_thread(client.execute_command, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                killed += int(gone)
                 await asyncio.sleep(0.02)  # sleep-ok: time to connect and to be killed in the middle of something
 
         assert_once(*await run_through(server, queue_name, kill))
@@ -440,7 +439,9 @@ async def test_an_idle_worker_waits_out_a_full_server(make_server: MakeServer, q
             # A paused worker that is blocked on the marker pops it, has no use for it, and finds the server full.
             await worker.pause()
             with client.pipeline(transaction=False) as pipeline:
-                pipeline.zadd(queue.context.keys["marker"], {"0": 0}).config_set("maxmemory", 1).execute()
+                pipeline.zadd(queue.context.keys["marker"], {"0": 0})
+                pipeline.config_set("maxmemory", 1)
+                pipeline.execute()
             for _ in range(20):
                 await queue.get_job_counts()
             assert 0 == client.zcard(queue.context.keys["marker"])

@@ -259,8 +259,9 @@ async def test_closing_goes_on_when_whoever_closes_is_cancelled(
 
 async def test_a_body_that_raises_still_closes(url: str, queue_name: str, gate: Gate) -> None:
     """`async with` closes whatever happens inside, and passes it on."""
+    worker = Worker(queue_name, gate.process, url=url)
     with pytest.raises(ZeroDivisionError):
-        async with Worker(queue_name, gate.process, url=url) as worker:
+        async with worker:
             raise ZeroDivisionError
     assert not worker.is_running
 
