@@ -4,7 +4,9 @@ blocks the event loop keeps its work.
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from eventq.client import SyncRunner
@@ -55,10 +57,12 @@ class Heartbeat:
         """End the thread; a renewal in flight is not waited for."""
         self._stop.set()
 
-    def join(self, timeout: float) -> None:
-        """Wait for the thread, at most so long (seconds). Blocking: call it in a thread."""
-        if self._thread.is_alive():
-            self._thread.join(timeout)
+    async def ended(self, timeout: float) -> None:
+        """Return once the thread has ended, or after `timeout` seconds."""
+        # Not by joining it in a thread: the loop's pool may be full of calls of the processors' that do not end.
+        deadline = monotonic() + timeout
+        while self._thread.is_alive() and monotonic() < deadline:
+            await asyncio.sleep(0.005)
 
     def _beat(self) -> None:
         pause = self._lease / 3

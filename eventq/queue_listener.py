@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventq.codec import encode_json
 from eventq.commands.events import stream_state
-from eventq.errors import EventqError, JobFailed
+from eventq.errors import EventqError, JobFailed, QueueUnavailable
 from eventq.events import CompletedEvent, Event, FailedEvent, LostEvent, RemovedEvent
 from eventq.job import stored_error
 from eventq.queue_events import EventStream
@@ -74,27 +74,30 @@ class QueueListener:
         """Stop reading. Whoever still waits for an outcome is told."""
         task, self._task = self._task, None
         self._wanted = False
+        self._is_closed = True
         if task is not None and not task.done():
             task.cancel()
             await asyncio.wait([task])
         if self._stream is not None:
             await self._stream.close()
-        self._reject_all(EventqError(f"queue {self._context.name!r} was closed while a result was awaited"))
+        self._reject_all(self._closed_error())
         self._waiters.clear()
 
     async def wait(self, job_id: str, timeout: float | None) -> Any:
         """Return a job's result once there is an outcome: first subscribe, then look, then wait."""
         self.want()
-        await self.ready()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        # Events up to here are in what is looked up next. The reader may still come to them, and the outcome of a run before a
-        # retry, or of another job that had this id, is not what is awaited.
-        _, seq = await self._context.runner.run_verb(stream_state(self._context.keys))
-        self._waiters.setdefault(job_id, {})[future] = seq
         try:
-            self._settle(job_id, await self._context.require(job_id))
             async with asyncio.timeout(timeout):
+                await self.ready()
+                # Events up to here are in what is looked up next. The reader may still come to them, and the outcome of a run
+                # before a retry, or of another job that had this id, is not what is awaited.
+                _, seq = await self._context.runner.run_verb(stream_state(self._context.keys))
+                self._waiters.setdefault(job_id, {})[future] = seq
+                self._settle(job_id, await self._context.require(job_id))
                 return await future
+        except QueueUnavailable as error:
+            raise self._closed_error() if self._is_closed else error from error.__cause__
         except TimeoutError:
             raise TimeoutError(f"job {job_id!r} of queue {self._context.name!r} has no outcome after {timeout} seconds") from None
         finally:
@@ -104,6 +107,9 @@ class QueueListener:
                 self._waiters.pop(job_id, None)
             if future.done() and not future.cancelled():
                 future.exception()
+
+    def _closed_error(self) -> EventqError:
+        return EventqError(f"queue {self._context.name!r} was closed while a result was awaited")
 
     async def _read(self, stream: EventStream) -> None:
         try:

@@ -364,7 +364,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
             await self._commands.close()
             await self._blocking.close()
             self._runs.close()
-            await asyncio.to_thread(self._heartbeat.join, 1.0)
+            await self._heartbeat.ended(1.0)
             self.listeners.send(WorkerStoppedEvent(queue=self._context.name, worker=self.name))
             self._reporter.tell("worker_stopped", {"worker": self.name})
             await self._reporter.close()

@@ -142,7 +142,7 @@ async def test_a_replica_is_refused(make_server: MakeServer, queue_name: str, wa
 
 
 async def run_through(
-    server: TestServer, queue_name: str, disturb: Callable[[], Coroutine[Any, Any, None]], *, jobs: int = 300
+    url: str, queue_name: str, disturb: Callable[[], Coroutine[Any, Any, None]], *, jobs: int = 300
 ) -> tuple[list[str], list[Event]]:
     """Add jobs one by one from three callers while two workers run them and something disturbs; all must get through.
 
@@ -150,7 +150,7 @@ async def run_through(
     """
     ids: list[str] = []
     async with (
-        Queue(queue_name, url=server.url) as queue,
+        Queue(queue_name, url=url) as queue,
         Recorder(queue) as recorder,
         Worker(queue, echo, concurrency=20),
         Worker(queue, lambda job: job.data),
@@ -187,7 +187,7 @@ async def test_flushed_scripts_are_loaded_again(make_server: MakeServer, queue_n
             for _ in range(30):
                 await asyncio.to_thread(client.script_flush)
 
-        assert_once(*await run_through(server, queue_name, flush))
+        assert_once(*await run_through(server.url, queue_name, flush))
 
 
 async def test_killed_connections_are_replaced(make_server: MakeServer, queue_name: str) -> None:
@@ -203,8 +203,63 @@ async def test_killed_connections_are_replaced(make_server: MakeServer, queue_na
                 killed += int(gone)
                 await asyncio.sleep(0.02)  # sleep-ok: time to connect and to be killed in the middle of something
 
-        assert_once(*await run_through(server, queue_name, kill))
+        assert_once(*await run_through(server.url, queue_name, kill))
         assert killed >= 20
+
+
+class LossyProxy:
+    """Stands before a server and loses every n-th answer: it was given, the connection breaks, and nobody hears it."""
+
+    def __init__(self, server: TestServer, every: int) -> None:
+        self._server = server
+        self._every = every
+        self._answers = 0
+        self.lost = 0
+
+    async def __aenter__(self) -> str:
+        self._listening = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}/0"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listening.close()
+        await self._listening.wait_closed()
+
+    async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        server, to_server = await asyncio.open_connection("127.0.0.1", self._server.port)
+        asking = asyncio.create_task(self._ask(client, to_server))
+        try:
+            while answer := await server.read(65536):
+                self._answers += 1
+                if self._answers % self._every == 0:
+                    self.lost += 1
+                    break
+                to_client.write(answer)
+                await to_client.drain()
+        except ConnectionError:
+            self.lost += 1
+        finally:
+            asking.cancel()
+            to_client.close()
+            to_server.close()
+            await asyncio.wait([asking])
+
+    async def _ask(self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter) -> None:
+        while question := await client.read(65536):
+            to_server.write(question)
+        to_server.close()
+
+
+async def test_lost_answers_are_asked_for_again(make_server: MakeServer, queue_name: str) -> None:
+    """Every ninth answer is lost after its command ran, of adds, claims, settles, renewals, reads: all happens once."""
+    server = make_server()
+    proxy = LossyProxy(server, every=9)
+
+    async def nothing_else() -> None:
+        await asyncio.sleep(0)
+
+    async with proxy as url:
+        assert_once(*await run_through(url, queue_name, nothing_else, jobs=150))
+    assert proxy.lost > 20
 
 
 async def test_a_restarted_server_is_found_again(make_server: MakeServer, queue_name: str) -> None:
@@ -215,7 +270,7 @@ async def test_a_restarted_server_is_found_again(make_server: MakeServer, queue_
         for _ in range(2):
             await asyncio.to_thread(server.restart)
 
-    assert_once(*await run_through(server, queue_name, restart))
+    assert_once(*await run_through(server.url, queue_name, restart))
 
 
 async def test_a_server_that_stops_answering_is_waited_for(

@@ -102,9 +102,10 @@ async def last_seq(queue: Queue[Any, Any]) -> int:
 
 
 def oldest_seq(client: redis.Redis, queue: Queue[Any, Any]) -> int:
-    """Return the number of the oldest event that is kept."""
+    """Return the number of the oldest event that is kept; of the next one, when none is."""
+    last: Any = client.hget(queue.context.keys["meta"], "seq")
     entries: Any = client.xrange(queue.context.keys["events"], count=1)
-    return int(entries[0][1][b"seq"])
+    return int(entries[0][1][b"seq"] if entries else last) + (not entries)
 
 
 def completed(client: redis.Redis, queue: Queue[Any, Any]) -> int:

@@ -26,7 +26,6 @@ from eventq.states import TRANSITIONS, JobState
 from .lab import NO_LEASE
 
 if TYPE_CHECKING:
-
     from .lab import Lab
 
 ENTRY_BYTES = 32 * 1024
