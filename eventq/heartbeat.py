@@ -61,7 +61,7 @@ class Heartbeat:
         """Return once the thread has ended, or after `timeout` seconds."""
         # Not by joining it in a thread: the loop's pool may be full of calls of the processors' that do not end.
         deadline = monotonic() + timeout
-        while self._thread.is_alive() and monotonic() < deadline:
+        while self._thread.is_alive() and monotonic() < deadline:  # noqa: ASYNC110 - a thread that ends tells no loop
             await asyncio.sleep(0.005)
 
     def _beat(self) -> None:
