@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -246,7 +246,7 @@ async def test_a_pause_of_the_server_is_no_reason_to_run_everything_twice(
 
 def is_renewed(client: redis.Redis, queue: Queue[Any, Any]) -> bool:
     """Return whether the first lease to end does so in more than a second, or there is none."""
-    seconds, _ = cast("tuple[int, int]", client.time())
+    seconds, _ = client.time()
     first: Any = client.zrange(queue.context.keys["leases"], 0, 0, withscores=True)
     return not first or first[0][1] / 1000 > seconds + 1
 
