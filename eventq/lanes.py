@@ -70,6 +70,9 @@ class Lanes:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._outcomes: deque[Settlement] = deque()
         self._progress: dict[str, ProgressUpdate] = {}
+        #: Runs whose progress is in flight, and the outcomes that must not overtake it.
+        self._reporting: set[str] = set()
+        self._held_back: dict[str, Settlement] = {}
         self._asked = 0
         self._flying = 0
         self._hungry = False
@@ -86,6 +89,9 @@ class Lanes:
 
     def settle(self, settlement: Settlement) -> None:
         """Send an outcome with the next call."""
+        if settlement.outcome.token in self._reporting:
+            self._held_back[settlement.outcome.token] = settlement
+            return
         self._outcomes.append(settlement)
         if not self._flying or len(self._outcomes) >= self._worthwhile():
             self._kick()
@@ -147,6 +153,7 @@ class Lanes:
                 await future
                 continue
             looks = self._looks
+            reporting = self._hold_back(progress, outcomes) if progress else set[str]()
             self._asked += wanted
             self._flying += 1
             try:
@@ -155,6 +162,7 @@ class Lanes:
                 self._failed(error)
                 return
             finally:
+                self._let_go(reporting)
                 self._asked -= wanted
                 self._flying -= 1
                 self._quiet.set()
@@ -196,8 +204,22 @@ class Lanes:
         for token in self._progress:
             if len(tokens) >= BATCH_JOBS:
                 break
-            tokens.setdefault(token)
+            if token not in self._reporting:  # a later value must not overtake an earlier one either
+                tokens.setdefault(token)
         return [self._progress.pop(token) for token in tokens]
+
+    def _hold_back(self, progress: Sequence[ProgressUpdate], outcomes: Sequence[Settlement]) -> set[str]:
+        """Keep the outcomes of runs whose progress goes out now from going by the other lane; return these runs."""
+        tokens = {update.token for update in progress} - {each.outcome.token for each in outcomes}
+        self._reporting |= tokens
+        for each in [each for each in self._outcomes if each.outcome.token in tokens]:
+            self._outcomes.remove(each)
+            self._held_back[each.outcome.token] = each
+        return tokens
+
+    def _let_go(self, tokens: set[str]) -> None:
+        self._reporting -= tokens
+        self._outcomes.extend(self._held_back.pop(token) for token in tokens & self._held_back.keys())
 
     def _command(self, outcomes: Sequence[Settlement], progress: Sequence[ProgressUpdate], wanted: int) -> Any:
         return settle_and_claim(

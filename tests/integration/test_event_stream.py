@@ -28,6 +28,7 @@ from eventq import (
     Limits,
     NewJob,
     Queue,
+    QueueUnavailable,
     ServerRefused,
     Unrecoverable,
     Worker,
@@ -860,6 +861,26 @@ async def test_a_reader_that_breaks_tells_its_waiters_and_starts_again(
             await asyncio.wait([waiting], timeout=0.05)
             await run(queue, double)
             assert await waiting == 42
+
+
+@pytest.mark.full
+async def test_an_add_with_listeners_does_not_wait_for_ever(
+    make_server: MakeServer, queue_name: str, wait_until: WaitUntil
+) -> None:
+    """Redis is away from the start: an add on a queue that is listened to raises as any other; once it is back, all is heard."""
+    server, heard = make_server(), list[str]()
+    await asyncio.to_thread(server.stop)
+    queue = Queue[Any, Any](queue_name, url=server.url)
+    try:
+        queue.on("added", lambda event: heard.append(event.job_id))
+        async with asyncio.timeout(15):
+            with pytest.raises(QueueUnavailable):
+                await queue.add("n")
+        await asyncio.to_thread(server.start)
+        job = await queue.add("n")
+        await wait_until(lambda: heard == [job.id], description="the listener")
+    finally:
+        await queue.close()
 
 
 async def test_trouble_of_one_waiter_is_not_the_readers(url: str, queue_name: str, redis_client: redis.Redis) -> None:

@@ -19,7 +19,8 @@ from eventq.limits import PROGRESS_BYTES
 from .recorder import PATIENCE, Recorder, claim_silently
 
 if TYPE_CHECKING:
-    from ..conftest import WaitUntil
+    from ..conftest import MakeServer, WaitUntil
+    from ..servers import TestServer
 
 #: Values beyond any buffer: the first, the last, and one every tenth of a second between them.
 BUSY = 0.35
@@ -115,6 +116,74 @@ async def test_the_last_progress_of_a_job_is_never_left_behind(url: str, queue_n
     seqs = {event.job_id: event.seq for event in recorder.of(ProgressEvent)}
     assert jobs == len(seqs)
     assert all(seqs[event.job_id] < event.seq for event in completed)
+
+
+class SlowForProgress:
+    """Stands before a server and holds questions that carry progress back for a while, but no others."""
+
+    def __init__(self, server: TestServer) -> None:
+        self._server = server
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> str:
+        self._listening = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}/0"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listening.close()
+        await self._listening.wait_closed()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        server, to_server = await asyncio.open_connection("127.0.0.1", self._server.port)
+        answering = asyncio.create_task(self._answer(server, to_client))
+        self._tasks.add(answering)
+        answering.add_done_callback(self._tasks.discard)
+        while question := await client.read(2**20):
+            wait = 0.05 if b'{"mark":' in question else 0.0
+            asyncio.get_running_loop().call_later(wait, to_server.write, question)
+        to_server.close()
+
+    async def _answer(self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        while answer := await server.read(2**20):
+            to_client.write(answer)
+        to_client.close()
+
+
+async def test_progress_on_its_way_is_not_overtaken_by_the_outcome(make_server: MakeServer, queue_name: str) -> None:
+    """A worker has two calls in flight at a time: the outcome does not go while the progress before it has no answer."""
+    jobs, rounds = 16, 6
+    report, end = asyncio.Event(), asyncio.Event()
+
+    async def process(job: Job[int]) -> None:
+        await report.wait()
+        await job.update_progress({"mark": job.data})
+        await end.wait()
+
+    async def give_way() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    async with (
+        SlowForProgress(make_server()) as url,
+        Queue(queue_name, int, url=url) as queue,
+        Recorder(queue) as recorder,
+        Worker(queue, process, concurrency=jobs),
+    ):
+        for number in range(1, rounds + 1):
+            report.clear()
+            end.clear()
+            await queue.add_bulk([NewJob("j", each) for each in range(jobs)])
+            await recorder.wait(ActiveEvent, jobs * number)
+            await give_way()
+            report.set()
+            await give_way()
+            end.set()
+            await recorder.wait(CompletedEvent, jobs * number)
+    seqs = {event.job_id: event.seq for event in recorder.of(ProgressEvent)}
+    assert jobs * rounds == len(seqs)
+    assert all(seqs[event.job_id] < event.seq for event in recorder.of(CompletedEvent))
 
 
 async def test_a_failed_attempt_keeps_its_last_progress(url: str, queue_name: str) -> None:
