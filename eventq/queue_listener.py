@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("eventq")
 
+#: Later than the number of any event.
+_NOT_YET: Final = 2**63
+
 
 class QueueListener:
     """One live reader per queue object."""
@@ -90,6 +93,8 @@ class QueueListener:
         try:
             async with asyncio.timeout(timeout):
                 await self.ready()
+                # From here on it is told when the reader breaks; events are news to it once it has looked.
+                self._waiters.setdefault(job_id, {})[future] = _NOT_YET
                 # Events up to here are in what is looked up next. The reader may still come to them, and the outcome of a run
                 # before a retry, or of another job that had this id, is not what is awaited.
                 _, seq = await self._context.runner.run_verb(stream_state(self._context.keys))
