@@ -36,7 +36,7 @@ JOBS = """
             raise ValueError(job.data)
         if job.name == "stops":
             os.kill(os.getpid(), job.data)
-            await asyncio.sleep(0.1)  # meanwhile the loop hears of the signal
+            await asyncio.sleep(0.1)  # sleep-ok: meanwhile the loop hears of the signal
         if job.name == "meets":
             await meeting.wait()
         return job.data

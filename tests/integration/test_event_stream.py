@@ -847,10 +847,15 @@ async def test_a_reader_that_breaks_tells_its_waiters_and_starts_again(
                 with pytest.raises(ServerRefused):
                     await queue.add("refused")
             else:
-                job = await queue.add("n")
-                for _ in range(30):  # the reader may break before, while and after somebody begins to wait
+                for calls in (0, 300):
+                    # The reader breaks while somebody waits already, or while it still stands behind other calls to begin.
+                    job = await queue.add("n")
+                    others = [asyncio.create_task(queue.is_paused()) for _ in range(calls)]
+                    if others:
+                        await asyncio.wait(others, timeout=0)
                     with pytest.raises(ServerRefused):
                         await job.result(5)
+                    await asyncio.gather(*others)
             client.acl_setuser("default", enabled=True, commands=[f"+{command}"])
             job = await queue.add("n", 21)
             await wait_until(lambda: job.id in heard, description="the listener to hear again")

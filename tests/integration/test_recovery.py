@@ -36,7 +36,7 @@ async def hold(job):
 
 async def block(job):
     print("running", flush=True)
-    time.sleep(3)  # blocks the loop on purpose: three leases
+    time.sleep(3)  # sleep-ok: blocks the loop on purpose: three leases
     return "by the one that blocked"
 
 async def spin(job):
