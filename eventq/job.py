@@ -207,13 +207,6 @@ class Job(Generic[DataT, ResultT]):
         return f"<Job {self.queue}/{self.id} {self.name!r} attempt {self.attempt}/{self.max_attempts}>"
 
 
-class StoredDetails(msgspec.Struct, frozen=True):
-    """Result or error of a job, decoded."""
-
-    result: Any
-    error: JobErrorInfo | None
-
-
 _decode_error = msgspec.json.Decoder(JobErrorInfo).decode
 _decode_any = msgspec.json.Decoder().decode
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from eventq.backoff import backoff_ms
-from eventq.codec import encode_json
 from eventq.durations import to_ms
 from eventq.errors import InvalidJob, Retry, Unrecoverable
 from eventq.records import JobErrorInfo
@@ -145,8 +144,3 @@ def event_facts(facts: str) -> dict[str, object]:
 def identity(name: str, attempt: int, worker: str) -> str:
     """Return the JSON members that every event of a run begins with. Names need no escaping, by their alphabet."""
     return f'"name":"{name}","attempt":{attempt},"worker":"{worker}"'
-
-
-def json_text(value: object) -> str:
-    """Return JSON of a value of ours."""
-    return encode_json(value, "event")
