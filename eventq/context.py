@@ -39,7 +39,7 @@ class QueueContext(Generic[DataT, ResultT]):
         limits: Limits,
     ) -> None:
         self.keys = QueueKeys(name, prefix=prefix, tag=tag)
-        self.server = Server(url)
+        self.server = Server(url, self.keys["meta"])
         self.limits = limits
         if not isinstance(limits, Limits):
             raise ConfigurationError(f"limits {limits!r}: must be Limits")
@@ -72,7 +72,8 @@ class QueueContext(Generic[DataT, ResultT]):
                 await self.runner.run_verb(register_queue(self.keys))
                 self.is_registered = True
             except ServerRefused as error:
-                if error.code != "OOM":  # a full server needs its workers: they start, and this is tried again later
+                # A server that takes no writes needs its workers: they start, and this is tried again later.
+                if error.code not in ("OOM", "MISCONF", "NOREPLICAS"):
                     raise
 
     async def stored(self, job_id: str) -> StoredJob | None:

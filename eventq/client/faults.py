@@ -1,4 +1,4 @@
-"""What a driver error means, by class or code prefix, never by wording: wait, reconnect, or tell the caller."""
+"""What a driver error means, by its code, never by its wording: wait, reconnect, follow, or tell the caller."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from redis import exceptions as redis_errors
 
-from eventq.errors import EventqError, QueueUnavailable, ScriptError, ServerRefused
+from eventq.errors import ConfigurationError, EventqError, QueueUnavailable, ScriptError, ServerRefused
 
 
 class Remedy(Enum):
@@ -16,55 +16,83 @@ class Remedy(Enum):
     LOAD_SCRIPT = "load the script and send again"
     WAIT = "the server is busy with itself: wait and send again"
     RECONNECT = "the connection or its server is no longer right: connect again and send again"
+    FOLLOW = "another node of the Cluster holds the queue: connect to it and send again"
+    REFUSED = "the server takes no writes for now: tell the caller; what has all the time in the world waits"
     RAISE = "the caller must know"
 
 
-_REMEDIES: Final[tuple[tuple[type[Exception], Remedy], ...]] = (
-    (redis_errors.NoScriptError, Remedy.LOAD_SCRIPT),
-    (redis_errors.AuthenticationError, Remedy.RAISE),
-    (redis_errors.NoPermissionError, Remedy.RAISE),
-    (redis_errors.AuthorizationError, Remedy.RAISE),
-    (redis_errors.BusyLoadingError, Remedy.WAIT),
-    (redis_errors.TryAgainError, Remedy.WAIT),
-    (redis_errors.ClusterDownError, Remedy.WAIT),
-    (redis_errors.MasterDownError, Remedy.WAIT),
-    (redis_errors.ReadOnlyError, Remedy.RECONNECT),
-    (redis_errors.MovedError, Remedy.RECONNECT),
-    (redis_errors.AskError, Remedy.RECONNECT),
-    (redis_errors.ConnectionError, Remedy.RECONNECT),
-    (redis_errors.TimeoutError, Remedy.RECONNECT),
-    (OSError, Remedy.RECONNECT),
+#: The code is the first word of an error reply. What is not here is raised.
+_REMEDIES: Final = {
+    "NOSCRIPT": Remedy.LOAD_SCRIPT,
+    "LOADING": Remedy.WAIT,
+    "BUSY": Remedy.WAIT,
+    "TRYAGAIN": Remedy.WAIT,  # the queue's slot is being moved
+    "ASK": Remedy.WAIT,  # the same, seen from a column that is empty or has been moved
+    "CLUSTERDOWN": Remedy.RECONNECT,  # another node may know better
+    "MASTERDOWN": Remedy.RECONNECT,
+    "READONLY": Remedy.RECONNECT,
+    "UNBLOCKED": Remedy.RECONNECT,
+    "MOVED": Remedy.FOLLOW,
+    "MISCONF": Remedy.REFUSED,
+    "NOREPLICAS": Remedy.REFUSED,
+    "OOM": Remedy.RAISE,
+    "NOAUTH": Remedy.RAISE,
+    "WRONGPASS": Remedy.RAISE,
+    "NOPERM": Remedy.RAISE,
+}
+#: redis-py takes the code away and says it with a class; subclasses stand before their parents.
+_CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (redis_errors.NoScriptError, "NOSCRIPT"),
+    (redis_errors.BusyLoadingError, "LOADING"),
+    (redis_errors.TryAgainError, "TRYAGAIN"),
+    (redis_errors.MasterDownError, "MASTERDOWN"),
+    (redis_errors.ClusterDownError, "CLUSTERDOWN"),
+    (redis_errors.ReadOnlyError, "READONLY"),
+    (redis_errors.MovedError, "MOVED"),
+    (redis_errors.AskError, "ASK"),
+    (redis_errors.OutOfMemoryError, "OOM"),
+    (redis_errors.NoPermissionError, "NOPERM"),
+    (redis_errors.AuthenticationError, "NOAUTH"),
+    (redis_errors.AuthorizationError, "NOAUTH"),
 )
-_WAIT_CODES: Final = ("BUSY", "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
-_RECONNECT_CODES: Final = ("READONLY", "UNBLOCKED", "MOVED", "ASK")
+_REASONS: Final = {
+    "OOM": "Redis is out of memory (maxmemory reached) and takes no more jobs; workers go on",
+    "NOPERM": "the Redis user lacks a permission",
+    "NOAUTH": "Redis refuses the credentials",
+    "WRONGPASS": "Redis refuses the credentials",
+    "MISCONF": "Redis cannot save to disk and refuses writes",
+    "NOREPLICAS": "Redis has too few replicas in touch and refuses writes",
+}
+
+
+def code_of(error: Exception) -> str:
+    """Return the code of an error reply; of anything else its first word, which is no code."""
+    for cls, code in _CODES:
+        if isinstance(error, cls):
+            return code
+    return str(error).split(" ", 1)[0]
 
 
 def remedy_of(error: Exception) -> Remedy:
     """Return what to do about an error of the driver."""
-    for cls, remedy in _REMEDIES:
-        if isinstance(error, cls):
-            return remedy
-    code = str(error).split(" ", 1)[0]
-    if code in _WAIT_CODES:
-        return Remedy.WAIT
-    return Remedy.RECONNECT if code in _RECONNECT_CODES else Remedy.RAISE
+    remedy = _REMEDIES.get(code_of(error))
+    if remedy is not None:
+        return remedy
+    is_broken = isinstance(error, redis_errors.ConnectionError | redis_errors.TimeoutError | OSError)
+    return Remedy.RECONNECT if is_broken else Remedy.RAISE
 
 
 def refusal(error: Exception, what: str) -> EventqError:
     """Return our error for a reply that the caller must know about."""
-    text = str(error)
-    if isinstance(error, redis_errors.OutOfMemoryError) or text.startswith("OOM"):
-        return ServerRefused(f"{what}: Redis is out of memory (maxmemory reached) and takes no more jobs; workers go on", "OOM")
-    if isinstance(error, redis_errors.NoPermissionError):
-        return ServerRefused(f"{what}: the Redis user lacks a permission: {text}", "NOPERM")
-    if isinstance(error, redis_errors.AuthenticationError):
-        return ServerRefused(f"{what}: Redis refuses the credentials: {text}", "NOAUTH")
-    code = text.split(" ", 1)[0]
-    if code == "MISCONF":
-        return ServerRefused(f"{what}: Redis cannot save to disk and refuses writes: {text}", "MISCONF")
-    if code in ("NOAUTH", "WRONGPASS", "NOPERM"):
-        return ServerRefused(f"{what}: Redis refuses: {text}", code)
-    return ScriptError(f"{what}: Redis answered: {text}")
+    code = code_of(error)
+    if code in _REASONS:
+        return ServerRefused(f"{what}: {_REASONS[code]}: {error}", code)
+    return ScriptError(f"{what}: Redis answered: {error}")
+
+
+def not_a_cluster_url(where: str) -> ConfigurationError:
+    """Return our error for a node of a Cluster that was taken for a server of its own."""
+    return ConfigurationError(f"{where} is a node of a Redis Cluster: give its nodes as cluster://host:port,host:port")
 
 
 def unavailable(what: str, where: str, seconds: float, error: BaseException) -> QueueUnavailable:

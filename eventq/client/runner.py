@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from redis.exceptions import RedisError
 
-from eventq.client.faults import Remedy, refusal, remedy_of, unavailable
-from eventq.client.server import CONNECT_TIMEOUT
+from eventq.client.opening import open_async
+from eventq.client.recovery import LONGEST_PAUSE, Recovery
 from eventq.client.wire import pack
 from eventq.errors import ConfigurationError
 from eventq.ids import random_text
@@ -26,7 +26,6 @@ R = TypeVar("R")
 _inherited: list[AsyncConnection] = []
 _NO_ANSWER: Final = object()
 WRITER_LENGTH = 12
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class _Deadline:
@@ -47,7 +46,7 @@ class AsyncRunner:
 
     timeout: seconds one reply may take before the connection counts as dead and is replaced.
     patience: seconds a command may be repeated before QueueUnavailable; None repeats until it is closed.
-    on_fault: told about each broken connection, for error events.
+    longest_pause: seconds between two tries, at most. on_fault: told about each fault that is waited for, for error events.
 
     Cancelling a caller drops the connection with its unread reply; a later call is never answered by it. After a fork the child
     opens a connection and takes a writer id of its own. Bound to the event loop of its first call.
@@ -59,12 +58,14 @@ class AsyncRunner:
         *,
         timeout: float = 5.0,
         patience: float | None = 10.0,
+        longest_pause: float = LONGEST_PAUSE,
         client_name: str = "eventq",
         on_fault: Callable[[Exception], None] | None = None,
     ) -> None:
         self._server = server
         self._timeout = timeout
         self._patience = patience
+        self._longest_pause = longest_pause
         self._client_name = client_name
         self._on_fault = on_fault
         self._connection: AsyncConnection | None = None
@@ -131,34 +132,27 @@ class AsyncRunner:
         timeout: float | None = None,
     ) -> Any:
         """Send until there is an answer, or patience ends. `error` is what a first try came to."""
-        loop = asyncio.get_running_loop()
-        began, pause, unknown = loop.time(), _FIRST_PAUSE, False
+        recovery = Recovery(
+            self._server, what, is_script=script is not None, patience=self._patience, longest_pause=self._longest_pause
+        )
         while True:
             try:
                 if error is not None:
                     first, error = error, None
                     raise first
-                connection = self._connection or await self._connect()
-                if unknown and script is not None:
+                connection = self._connection or await self._connect(recovery.node)
+                if recovery.load and script is not None:
                     await self._exchange(connection, ["SCRIPT", "LOAD", script], self._timeout)
-                    unknown = False
+                    recovery.load = False
                 return await self._exchange(connection, words, timeout or self._timeout)
             except (RedisError, OSError) as fault:
-                remedy = remedy_of(fault)
-                if remedy is Remedy.LOAD_SCRIPT and script is not None:
-                    unknown = True
-                    continue
-                if remedy in (Remedy.RAISE, Remedy.LOAD_SCRIPT):
-                    raise refusal(fault, what) from fault
-                if remedy is Remedy.RECONNECT:
+                pause = recovery.after(fault, is_closed=self._is_closed)
+                if recovery.drop:
                     await self._drop()
-                if self._on_fault:
-                    self._on_fault(fault)
-                waited = loop.time() - began
-                if self._is_closed or (self._patience is not None and waited + pause > self._patience):
-                    raise unavailable(what, self._server.where, waited, fault) from fault
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                if pause:
+                    if self._on_fault:
+                        self._on_fault(fault)
+                    await asyncio.sleep(pause)
 
     async def _exchange(self, connection: AsyncConnection, words: list[str | int], timeout: float) -> Any:
         # A timer that closes the connection: half of what asyncio.timeout costs, for every call.
@@ -176,21 +170,8 @@ class AsyncRunner:
         finally:
             timer.cancel()
 
-    async def _connect(self) -> AsyncConnection:
-        if self._server.may_start:
-            connection = await asyncio.to_thread(self._server.async_connection, self._client_name)
-        else:
-            connection = self._server.async_connection(self._client_name)
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await connection.connect()
-                if not self._server.is_checked:
-                    await connection.send_packed_command(pack(["INFO"]), check_health=False)
-                    self._server.check(await connection.read_response())
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        self._connection = connection
+    async def _connect(self, node: str | None = None) -> AsyncConnection:
+        self._connection = connection = await open_async(self._server, self._client_name, node)
         self.connects += 1
         return connection
 

@@ -1,71 +1,113 @@
-"""One Redis or Valkey, by URL: how to connect to it, and the checks made once."""
+"""One place where queues live, by URL: how to connect to it, and the checks made once."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+import socket
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from redis import ConnectionPool as SyncPool
 from redis.asyncio import ConnectionPool as AsyncPool
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.retry import Retry as SyncRetry
 
+from eventq.client.address import SCHEMES, parse_address
+from eventq.client.faults import not_a_cluster_url
 from eventq.embedded import start_embedded
 from eventq.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from redis.exceptions import MovedError
+
     from eventq.client.wire import AsyncConnection, SyncConnection
 
 DEFAULT_URL = "redis://localhost:6379/0"
 CONNECT_TIMEOUT = 5.0
-_SCHEMES = ("redis", "rediss", "unix", "embedded")
 _UNREADABLE = "cannot be read; check host and port, and percent-encode what user and password hold of / # ? @ : [ ]"
 _FLOOR = {"redis": (7, 0), "valkey": (7, 2)}
+#: Seconds: an idle connection says so often enough that no router on the way forgets it, and a dead one is noticed.
+_KEEPALIVE: Final = {
+    option: seconds
+    for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+    if (option := getattr(socket, name, None)) is not None
+}
 
 
 class Server:
-    """Where the queues live. Holds no connection; repr and errors show no password."""
+    """Where the queues live. Holds no connection; repr and errors show no password.
 
-    def __init__(self, url: str | None = None) -> None:
+    key: any key of the queue, which tells its slot in a Cluster.
+    """
+
+    def __init__(self, url: str | None = None, key: str = "") -> None:
         self._url = url or os.environ.get("EVENTQ_URL") or DEFAULT_URL
         if not isinstance(self._url, str):
             raise ConfigurationError(f"url {self._url!r}: must be a string")
         scheme = self._url.partition("://")[0]
-        if scheme not in _SCHEMES or "://" not in self._url:
-            raise ConfigurationError(f"url {redact(self._url)!r}: must start with {', '.join(f'{s}://' for s in _SCHEMES)}")
+        if scheme not in SCHEMES or "://" not in self._url:
+            raise ConfigurationError(f"url {redact(self._url)!r}: must start with {', '.join(f'{s}://' for s in SCHEMES)}")
         self.where = redact(self._url)
-        if scheme in ("redis", "rediss") and not _is_readable(self._url):
-            raise ConfigurationError(f"url {self.where!r}: {_UNREADABLE}")
+        try:
+            self.address = parse_address(self._url)
+        except ValueError:  # its text may quote a part of the password
+            raise ConfigurationError(f"url {self.where!r}: {self._unreadable}") from None
         self.is_checked = False
+        self._slot = key_slot(key.encode())
+        self._node = 0
+        #: In a Cluster, the node that holds the queue, once one has said so.
+        self._owner: str | None = None
 
-    def _address(self) -> str:
-        return start_embedded(self._url).url if self._url.startswith("embedded:") else self._url
+    @property
+    def _unreadable(self) -> str:
+        kind = self._url.partition(":")[0].partition("+")[0]
+        form = {"sentinel": "sentinel://host:port,host:port/SERVICE/DB", "cluster": "cluster://host:port,host:port"}.get(kind)
+        return f"{_UNREADABLE}; the form is {form}" if form else _UNREADABLE
 
     @property
     def may_start(self) -> bool:
         """Whether connecting may first have to start a server, which takes a moment."""
         return self._url.startswith("embedded:")
 
-    def async_connection(self, client_name: str) -> AsyncConnection:
+    def next_node(self) -> str:
+        """Return the URL of the server, or of the node of a Cluster that is to be tried next."""
+        if self.may_start:
+            return start_embedded(self._url).url
+        return self._owner or self.address.nodes[self._node % len(self.address.nodes)]
+
+    def node_failed(self) -> None:
+        """Try another node of a Cluster next: this one is not there, or does not know."""
+        self._node += self._owner is None
+        self._owner = None
+
+    def follow(self, moved: MovedError) -> str:
+        """Return the URL of the node that a node of a Cluster names; where the queue's own slot is, is kept in mind."""
+        slot, _, place = str(moved).partition(" ")
+        host, _, port = place.rpartition(":")
+        url = self.address.url_of(host, int(port))
+        if int(slot) == self._slot:
+            self._owner = url
+        return url
+
+    def async_connection(self, client_name: str, node: str | None = None) -> AsyncConnection:
         """Return a connection of redis-py, not connected yet, that never resends anything by itself."""
-        return cast("AsyncConnection", self._connection(AsyncPool, AsyncRetry(NoBackoff(), 0), client_name, None))
+        return cast("AsyncConnection", self._connection(AsyncPool, AsyncRetry(NoBackoff(), 0), node, client_name, None))
 
-    def sync_connection(self, client_name: str, timeout: float) -> SyncConnection:
+    def sync_connection(self, client_name: str, timeout: float, node: str | None = None) -> SyncConnection:
         """Return a blocking connection of redis-py with a socket time-out, not connected yet."""
-        return cast("SyncConnection", self._connection(SyncPool, SyncRetry(NoBackoff(), 0), client_name, timeout))
+        return cast("SyncConnection", self._connection(SyncPool, SyncRetry(NoBackoff(), 0), node, client_name, timeout))
 
-    def _connection(self, pools: Any, retry: object, client_name: str, timeout: float | None) -> object:
-        address = self._address()
+    def _connection(self, pools: Any, retry: object, node: str | None, client_name: str, timeout: float | None) -> object:
+        url = node or self.next_node()
         # Twice: what stands in the URL's query must not change what is ours to say.
-        ours = _settings(address, client_name) | {"retry": retry}
+        ours = _settings(url, client_name) | {"retry": retry}
         try:
-            pool: Any = pools.from_url(address, **ours)
+            pool: Any = pools.from_url(url, **ours)
             return pool.connection_class(**{**pool.connection_kwargs, **ours, "socket_timeout": timeout})
         except ValueError:  # its text may quote a part of the password
-            raise ConfigurationError(f"url {self.where!r}: {_UNREADABLE}") from None
+            raise ConfigurationError(f"url {self.where!r}: {self._unreadable}") from None
         except TypeError as error:
             raise ConfigurationError(f"url {self.where!r}: an unknown option after the question mark: {error}") from None
 
@@ -84,7 +126,10 @@ class Server:
                 f"{self.where} has maxmemory-policy {policy}: one evicted key would be a whole column of a queue; set it to "
                 "noeviction (or set EVENTQ_ALLOW_EVICTION=1 and accept the loss)"
             )
-        if rows.get("role") == "slave":
+        if self.address.kind == "single" and rows.get("cluster_enabled") == "1":
+            raise not_a_cluster_url(self.where)
+        # Sentinels may name a server that is no longer, and a node of a Cluster names the right one.
+        if self.address.kind == "single" and rows.get("role") == "slave":
             raise ConfigurationError(f"{self.where} is a replica: eventq writes, so connect to the primary")
         self.is_checked = True
 
@@ -92,9 +137,9 @@ class Server:
         return f"<Server {self.where}>"
 
 
-def _settings(address: str, client_name: str) -> dict[str, Any]:
-    tcp = {} if address.startswith("unix:") else {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
-    return tcp | {
+def _settings(url: str, client_name: str) -> dict[str, Any]:
+    tcp = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
+    return ({} if url.startswith("unix:") else tcp) | {
         "retry_on_error": [],
         "health_check_interval": 0,
         "client_name": client_name,
@@ -117,12 +162,3 @@ def redact(url: str) -> str:
     if after and "@" in after[0]:
         return f"{scheme}{separator}…"
     return f"{scheme}{separator}{before.rpartition('@')[2]}"
-
-
-def _is_readable(url: str) -> bool:
-    """Whether user and password end where they seem to: an unescaped / or # in them moves the host elsewhere."""
-    try:
-        parts = urlsplit(url)
-        return parts.port != 0 and "@" not in parts.path and not parts.fragment
-    except ValueError:
-        return False

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import RedisError
 
-from eventq.client.faults import Remedy, refusal, remedy_of, unavailable
+from eventq.client.opening import open_sync
+from eventq.client.recovery import LONGEST_PAUSE, Recovery
 from eventq.client.runner import WRITER_LENGTH
 from eventq.client.wire import pack
 from eventq.ids import random_text
@@ -21,16 +22,24 @@ if TYPE_CHECKING:
     from eventq.commands.core import Command, Verb
 
 R = TypeVar("R")
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class SyncRunner:
     """Runs commands on one blocking connection, one at a time, from any thread. As AsyncRunner otherwise."""
 
-    def __init__(self, server: Server, *, timeout: float = 5.0, patience: float = 10.0, client_name: str = "eventq") -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        timeout: float = 5.0,
+        patience: float = 10.0,
+        longest_pause: float = LONGEST_PAUSE,
+        client_name: str = "eventq",
+    ) -> None:
         self._server = server
         self._timeout = timeout
         self._patience = patience
+        self._longest_pause = longest_pause
         self._client_name = client_name
         self._connection: SyncConnection | None = None
         self._lock = threading.Lock()
@@ -65,42 +74,26 @@ class SyncRunner:
             self._writer, self._number = random_text(WRITER_LENGTH), 0
 
     def _persist(self, what: str, words: list[str | int], script: str | None) -> Any:
-        began, pause, unknown = time.monotonic(), _FIRST_PAUSE, False
+        recovery = Recovery(
+            self._server, what, is_script=script is not None, patience=self._patience, longest_pause=self._longest_pause
+        )
         while True:
             try:
-                connection = self._connection or self._connect()
-                if unknown and script is not None:
+                connection = self._connection or self._connect(recovery.node)
+                if recovery.load and script is not None:
                     connection.send_packed_command([pack(["SCRIPT", "LOAD", script])], check_health=False)
                     connection.read_response()
-                    unknown = False
+                    recovery.load = False
                 connection.send_packed_command([pack(words)], check_health=False)
                 return connection.read_response()
-            except (RedisError, OSError) as error:
-                remedy = remedy_of(error)
-                if remedy is Remedy.LOAD_SCRIPT and script is not None:
-                    unknown = True
-                    continue
-                if remedy in (Remedy.RAISE, Remedy.LOAD_SCRIPT):
-                    raise refusal(error, what) from error
-                if remedy is Remedy.RECONNECT:
+            except (RedisError, OSError) as fault:
+                pause = recovery.after(fault)
+                if recovery.drop:
                     self._drop()
-                waited = time.monotonic() - began
-                if waited + pause > self._patience:
-                    raise unavailable(what, self._server.where, waited, error) from error
                 time.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _connect(self) -> SyncConnection:
-        connection = self._server.sync_connection(self._client_name, self._timeout)
-        try:
-            connection.connect()
-            if not self._server.is_checked:
-                connection.send_packed_command([pack(["INFO"])], check_health=False)
-                self._server.check(connection.read_response())
-        except BaseException:
-            connection.disconnect()
-            raise
-        self._connection = connection
+    def _connect(self, node: str | None = None) -> SyncConnection:
+        self._connection = connection = open_sync(self._server, self._client_name, self._timeout, node)
         return connection
 
     def _drop(self) -> None:

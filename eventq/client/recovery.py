@@ -1,0 +1,65 @@
+"""What a runner does about one fault after another while it repeats a command. No I/O: both runners ask here."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final, cast
+
+from eventq.client.faults import Remedy, not_a_cluster_url, refusal, remedy_of, unavailable
+
+if TYPE_CHECKING:
+    from redis.exceptions import MovedError
+
+    from eventq.client.server import Server
+
+_FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 0.5
+
+
+class Recovery:
+    """One command that did not succeed at once.
+
+    what: how errors call it. patience: seconds until QueueUnavailable, None for no end. longest_pause: seconds between two tries.
+    """
+
+    def __init__(self, server: Server, what: str, *, is_script: bool, patience: float | None, longest_pause: float) -> None:
+        self._server = server
+        self._what = what
+        self._is_script = is_script
+        self._patience = patience
+        self._longest_pause = longest_pause
+        self._began = monotonic()
+        self._pause = min(_FIRST_PAUSE, longest_pause)
+        self._has_followed = False
+        #: Whether the script must be loaded before the next try.
+        self.load = False
+        #: Whether the connection must be replaced, and by one to which node of a Cluster (None: the server decides).
+        self.drop = False
+        self.node: str | None = None
+
+    def after(self, fault: Exception, *, is_closed: bool = False) -> float:
+        """Take a fault; return how many seconds to wait before the next try, 0 where nothing is wrong with the server.
+
+        Raises our error for what no repeating mends, and QueueUnavailable when patience is at an end.
+        """
+        remedy = remedy_of(fault)
+        self.drop, self.node = remedy in (Remedy.RECONNECT, Remedy.FOLLOW), None
+        if remedy is Remedy.LOAD_SCRIPT and self._is_script:
+            self.load = True
+            return 0.0
+        if remedy is Remedy.FOLLOW:
+            if self._server.address.kind != "cluster":
+                raise not_a_cluster_url(self._server.where) from fault
+            self.node = self._server.follow(cast("MovedError", fault))
+            if not self._has_followed:
+                self._has_followed = True
+                return 0.0
+        elif remedy in (Remedy.RAISE, Remedy.LOAD_SCRIPT) or (remedy is Remedy.REFUSED and self._patience is not None):
+            raise refusal(fault, self._what) from fault
+        waited, pause = monotonic() - self._began, self._pause
+        if is_closed or (self._patience is not None and waited + pause > self._patience):
+            raise unavailable(self._what, self._server.where, waited, fault) from fault
+        self._pause = min(pause * 2, self._longest_pause)
+        if remedy is Remedy.RECONNECT:
+            self._server.node_failed()
+        return pause
