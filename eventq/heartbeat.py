@@ -10,23 +10,27 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from eventq.client import SyncRunner
-from eventq.commands.work import Held, renew_leases
+from eventq.commands.work import renew_leases
+from eventq.fence import boot_time, deadline_of
 from eventq.limits import CALL_JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from eventq.context import QueueContext
+    from eventq.running import Running
 
-#: Seconds until a renewal that failed is tried again.
-_RETRY: Final = 1.0
+#: Renewals, and tries after one that failed, per lease. When Redis is back, a live worker must be heard within the third of a
+#: lease that the first sweep grants.
+_BEATS: Final = 3
+_TRIES: Final = 10
 
 
 class Heartbeat:
     """One thread per worker.
 
-    held: asked every third of a lease for the jobs whose leases are to be renewed; called in the thread. lost: told the tokens
-    that are gone, failed: told what went wrong; both called in the thread.
+    held: asked every third of a lease for the runs whose leases are to be renewed; called in the thread. lost: told the tokens
+    that are gone, failed: told what went wrong; both called on the loop. Ends by itself when the loop is closed.
     """
 
     def __init__(
@@ -35,7 +39,7 @@ class Heartbeat:
         lease: float,
         *,
         name: str,
-        held: Callable[[], Sequence[Held]],
+        held: Callable[[], Sequence[Running]],
         lost: Callable[[list[str]], None],
         failed: Callable[[Exception], None],
     ) -> None:
@@ -44,18 +48,30 @@ class Heartbeat:
         self._held = held
         self._lost = lost
         self._failed = failed
-        timeout = max(0.2, min(lease / 3, 5.0))
-        self._runner = SyncRunner(context.server, timeout=timeout, patience=lease / 3, client_name="eventq-heartbeat")
-        self._stop = threading.Event()
+        self._runner = SyncRunner(
+            context.server,
+            timeout=max(0.2, min(lease / _BEATS, 5.0)),
+            patience=lease / _BEATS,
+            longest_pause=lease / _TRIES,
+            client_name="eventq-heartbeat",
+        )
+        self._is_stopped = False
+        self._news = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"eventq-heartbeat {name}", daemon=True)
 
     def start(self) -> None:
         """Begin renewing."""
+        self._loop = asyncio.get_running_loop()
         self._thread.start()
+
+    def hurry(self) -> None:
+        """Renew now."""
+        self._news.set()
 
     def stop(self) -> None:
         """End the thread; a renewal in flight is not waited for."""
-        self._stop.set()
+        self._is_stopped = True
+        self._news.set()
 
     async def ended(self, timeout: float) -> None:
         """Return once the thread has ended, or after `timeout` seconds."""
@@ -65,20 +81,32 @@ class Heartbeat:
             await asyncio.sleep(0.005)
 
     def _beat(self) -> None:
-        pause = self._lease / 3
-        while not self._stop.wait(pause):
+        pause = self._lease / _BEATS
+        while True:
+            self._news.wait(pause)
+            self._news.clear()
+            # A worker that was dropped without being closed must not keep its jobs for ever.
+            if self._is_stopped or self._loop.is_closed():
+                break
             try:
                 self._renew(self._held())
-                pause = self._lease / 3
+                pause = self._lease / _BEATS
             except Exception as error:  # whatever it is: a worker that stops renewing loses all it runs
-                pause = min(_RETRY, self._lease / 3)
-                if not self._stop.is_set():
-                    self._failed(error)
+                pause = self._lease / _TRIES
+                self._tell(self._failed, error)
         self._runner.close()
 
-    def _renew(self, jobs: Sequence[Held]) -> None:
-        for start in range(0, len(jobs), CALL_JOBS):
-            part = jobs[start : start + CALL_JOBS]
-            gone = self._runner.run(renew_leases(self._keys, round(self._lease * 1000), part))
+    def _renew(self, runs: Sequence[Running]) -> None:
+        for start in range(0, len(runs), CALL_JOBS):
+            part = runs[start : start + CALL_JOBS]
+            sent = boot_time()
+            gone = self._runner.run(renew_leases(self._keys, round(self._lease * 1000), [running.held for running in part]))
+            deadline = deadline_of(sent, self._lease)
+            for running in part:
+                running.deadline = deadline
             if gone:
-                self._lost([part[index].token for index in gone])
+                self._tell(self._lost, [part[index].claimed.token for index in gone])
+
+    def _tell(self, function: Callable[[Any], None], argument: object) -> None:
+        if not self._is_stopped and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, argument)

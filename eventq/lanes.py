@@ -14,6 +14,7 @@ import msgspec
 
 from eventq.client import AsyncRunner
 from eventq.commands.work import ClaimReply, Outcome, ProgressUpdate, settle_and_claim
+from eventq.fence import boot_time
 from eventq.limits import BATCH_JOBS, CALL_BYTES
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Lanes:
     """The calls of one worker.
 
     slots: how many jobs the worker may run, free: how many more it could run now. replied: told each reply with the settlements
-    it answers; starts the claimed jobs. failed: told what no repeating mends; that lane has ended.
+    it answers and the boot time at which its call was sent; starts the claimed jobs. failed: told what no repeating mends; that
+    lane has ended.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Lanes:
         concurrency: int,
         slots: Callable[[], int],
         free: Callable[[], int],
-        replied: Callable[[Sequence[Settlement], ClaimReply], None],
+        replied: Callable[[Sequence[Settlement], ClaimReply, float], None],
         failed: Callable[[Exception], None],
         on_fault: Callable[[Exception], None],
     ) -> None:
@@ -156,6 +158,7 @@ class Lanes:
             reporting = self._hold_back(progress, outcomes) if progress else set[str]()
             self._asked += wanted
             self._flying += 1
+            sent = boot_time()
             try:
                 reply = await runner.run(self._command(outcomes, progress, wanted))
             except Exception as error:  # what the runner does not repeat: another layout, no permission, a bug of ours
@@ -170,7 +173,7 @@ class Lanes:
                 self._hungry = True
             elif wanted and looks == self._looks:
                 self._hungry = False
-            self._replied(outcomes, reply)
+            self._replied(outcomes, reply, sent)
             if reply.jobs:
                 # Jobs that end at once end now, and go out together.
                 await asyncio.sleep(0)

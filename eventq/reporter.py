@@ -38,10 +38,10 @@ class Reporter:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._send(), name=f"eventq-report {self._context.name}")
 
-    async def close(self) -> None:
-        """Write what is left if Redis answers soon, then close the connection."""
+    async def close(self, timeout: float) -> None:
+        """Write what is left if Redis answers within so many seconds, then close the connection."""
         if self._task is not None:
-            await asyncio.wait([self._task], timeout=_PATIENCE)
+            await asyncio.wait([self._task], timeout=timeout)
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task

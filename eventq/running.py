@@ -28,11 +28,13 @@ BackoffStrategy = "Callable[[Job[Any, Any], BaseException], float | None | Await
 
 
 class Running:
-    """A run. `ended` says why it is over before its processor is: lost, closing, timeout."""
+    """A run. `ended` says why it is over before its processor is: lost, fenced, closing. `deadline`: until when (boot time) its
+    lease is surely ours; set by the heartbeat's thread.
+    """
 
     __slots__ = (
-        "attempt", "claimed", "ended", "identity", "job", "progress", "progress_at", "progress_timer", "record", "slot_held",
-        "stop_renewing", "task",
+        "attempt", "claimed", "deadline", "ended", "identity", "is_settling", "job", "progress", "progress_at", "progress_timer",
+        "record", "slot_held", "stop_renewing", "task",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, record: Record, attempt: int, worker: str) -> None:
@@ -43,6 +45,8 @@ class Running:
         self.job: Job[Any, Any] | None = None
         self.task: asyncio.Task[None] | None = None
         self.ended = ""
+        self.is_settling = False
+        self.deadline = float("inf")
         self.slot_held = False
         self.progress: str | None = None
         self.progress_at = 0.0
@@ -169,6 +173,16 @@ def lease_lost(running: Running, queue: str) -> LeaseLost:
     """Return the error for a run whose outcome is refused."""
     return LeaseLost(
         f"job {running.claimed.id!r}: the lease of this run is gone, its outcome is not recorded; the job runs or ran elsewhere",
+        queue=queue,
+        job_id=running.claimed.id,
+    )
+
+
+def unconfirmed(running: Running, queue: str) -> LeaseLost:
+    """Return the error for a run that is cancelled because Redis could not be asked in time whether it is still ours."""
+    return LeaseLost(
+        f"job {running.claimed.id!r}: its lease could not be renewed in time, so the run is cancelled and the job given back; "
+        "is Redis away, or out of this worker's reach?",
         queue=queue,
         job_id=running.claimed.id,
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from random import random
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from eventq.commands.work import ProgressUpdate
 from eventq.errors import EventqError, InvalidJob
 from eventq.events import ErrorEvent, Event, make_event
+from eventq.fence import deadline_of
 from eventq.job import Job
 from eventq.lanes import Settlement
 from eventq.limits import PROGRESS_INTERVAL
@@ -17,7 +19,7 @@ from eventq.options import Spec
 from eventq.outcome import UnreadableJob, UnreadableResult, event_facts, failed
 from eventq.processors import UnknownJobName
 from eventq.records import NEVER_RUN, Record, Run, parse_record, parse_run
-from eventq.running import Running, decide, lease_lost, perform, succeeded
+from eventq.running import Running, decide, lease_lost, perform, succeeded, unconfirmed
 from eventq.states import JobState
 from eventq.threads import ThreadPool
 
@@ -65,10 +67,11 @@ class Runs:
         self.settle: Callable[[Settlement], None]
         self.report: Callable[[ProgressUpdate], None]
         self.slot_freed: Callable[[], None]
+        self.give_back: Callable[[Sequence[Held]], None]
         self.tell: Callable[[str, dict[str, Any]], None]
 
-    def start(self, claimed: Claimed) -> None:
-        """Begin a run. What cannot be read or has no processor fails alone."""
+    def start(self, claimed: Claimed, sent: float) -> None:
+        """Begin a run that was asked for at `sent` (boot time). What cannot be read or has no processor fails alone."""
         self.started += 1
         run = NEVER_RUN
         try:
@@ -101,7 +104,9 @@ class Runs:
         )
         loop = asyncio.get_running_loop()
         if record.spec.timeout_ms:
-            running.stop_renewing = loop.time() + record.spec.timeout_ms / 1000 + self._lease
+            # Its lease ends at timeout + lease at the latest, whatever it blocks.
+            running.stop_renewing = loop.time() + record.spec.timeout_ms / 1000
+        running.deadline = deadline_of(sent, self._lease)
         self.held[claimed.token] = running
         self.busy += 1
         running.slot_held = True
@@ -118,15 +123,31 @@ class Runs:
         except EventqError:
             return Running(claimed, _NO_RECORD, 1, self._worker).held
 
-    def held_now(self, now: float) -> list[Held]:
-        """Return what is to be renewed. Safe in another thread."""
-        return [running.held for running in self.held.copy().values() if now < running.stop_renewing]
+    def renewable(self) -> list[Running]:
+        """Return the runs whose leases are to be renewed. Safe in another thread."""
+        now = monotonic()
+        return [running for running in self.held.copy().values() if running.is_settling or now < running.stop_renewing]
+
+    def overdue(self, now: float) -> list[Running]:
+        """Return the runs whose processor goes on though their lease may be gone (`now`: boot time).
+
+        Not those past their own timeout: they are ended by that, and fail.
+        """
+        clock = monotonic()
+        late = (running for running in self.held.values() if running.deadline < now and not running.ended)
+        return [running for running in late if not running.is_settling and clock < running.stop_renewing]
+
+    def fenced(self, runs: Sequence[Running]) -> None:
+        """Cancel these runs: nobody could say in time that they are still ours. They are given back when they have ended."""
+        for running in runs:
+            running.end("fenced")
+            self.error(unconfirmed(running, self._context.name))
 
     def lost(self, tokens: Sequence[str]) -> None:
         """These runs are no longer ours: cancel them and say so. Only the verdict decides about one that is settling."""
         for token in tokens:
             running = self.held.get(token)
-            if running is not None and running.task is not None and not running.task.done():
+            if running is not None and not running.is_settling:
                 running.end("lost")
                 self.error(lease_lost(running, self._context.name))
 
@@ -188,11 +209,22 @@ class Runs:
             raise
         except BaseException as raised:  # whatever user code raises is an outcome
             error = raised
-        if running.ended in ("lost", "closing") and (error is not None or running.ended == "lost"):
-            # Nothing to record: the lease is gone, or the worker releases the job.
-            if running.ended == "lost":
-                self._forget(running)
-            return
+        if running.ended == "lost" or (running.ended and error is not None):
+            self._let_go(running)
+        else:
+            await self._record(running, value, error)
+
+    def _let_go(self, running: Running) -> None:
+        """Nothing to record: the lease is gone, or the job is given back."""
+        if running.ended == "closing":
+            return  # given back with all the others, in order
+        if running.ended == "fenced":
+            self.give_back([running.held])
+        self.held.pop(running.claimed.token, None)
+        self.settled += 1
+        self.slot_freed()
+
+    async def _record(self, running: Running, value: Any, error: BaseException | None) -> None:
         verdict = None
         if error is None:
             try:
@@ -220,12 +252,8 @@ class Runs:
             running.progress_timer.cancel()
         if running.progress is not None:
             self._write_progress(running)
+        running.is_settling = True
         self.settle(Settlement(running, running.outcome(verdict), verdict))
-
-    def _forget(self, running: Running) -> None:
-        self.held.pop(running.claimed.token, None)
-        self.settled += 1
-        self.slot_freed()
 
     def _progress(self, token: str, text: str) -> None:
         """Take progress from a processor, on the loop or in a thread."""

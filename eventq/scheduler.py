@@ -47,12 +47,15 @@ class QueueScheduler:
         lease: float = 15.0,
         max_stalls: int = 2,
         on_fault: Callable[[Exception], None] | None = None,
+        on_work: Callable[[], None] | None = None,
     ) -> None:
+        """Name it; nothing is opened yet. on_fault: told what it waits for. on_work: told by each sweep that jobs are in line."""
         self._own_queue = Queue(queue, url=url) if isinstance(queue, str) else None
         self._context: QueueContext[Any, Any] = self._own_queue.context if self._own_queue else _context_of(queue)
         self._lease_ms = to_ms("lease", lease, minimum_ms=100)
         self._max_stalls = max_stalls
         self._runner = AsyncRunner(self._context.server, patience=None, client_name="eventq-scheduler", on_fault=on_fault)
+        self._on_work = on_work
         self._task: asyncio.Task[None] | None = None
         self._rules_at = 0.0
         self._trimmed_bytes = 0
@@ -106,6 +109,8 @@ class QueueScheduler:
     async def _step(self) -> SweepReply:
         context = self._context
         swept = await self._runner.run(sweep_queue(context.keys, self._lease_ms, self._max_stalls, context.retention))
+        if swept.in_line and self._on_work is not None:
+            self._on_work()
         now = asyncio.get_running_loop().time()
         rules_due = now - self._rules_at >= _RULES_EVERY
         if rules_due or swept.next_timer_ms == 0:

@@ -5,28 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
 from eventq.checks import check_strategies, check_whole, check_worker_name
-from eventq.client import AsyncRunner
-from eventq.commands.read import arm_marker, wait_for_work
-from eventq.commands.work import release_jobs
 from eventq.context import DataT, ResultT
 from eventq.durations import to_ms
-from eventq.errors import ConfigurationError, EventqError, ServerRefused
+from eventq.errors import ConfigurationError
 from eventq.events import WorkerStartedEvent, WorkerStoppedEvent
 from eventq.exit_signals import exit_signals
+from eventq.fence import Fence
 from eventq.heartbeat import Heartbeat
 from eventq.job import Job
 from eventq.lanes import Lanes
-from eventq.limits import CALL_JOBS
 from eventq.processors import Processors
 from eventq.queue import Queue
+from eventq.releases import Releases
 from eventq.reporter import Reporter
 from eventq.runs import Runs
 from eventq.scheduler import QueueScheduler
 from eventq.signals import Listeners, Listening
+from eventq.waker import Waker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -34,15 +32,15 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from eventq.commands.work import Claimed, ClaimReply, Held
+    from eventq.commands.work import ClaimReply
     from eventq.lanes import Settlement
 
 Processor = Callable[[Job[DataT, ResultT]], "Awaitable[ResultT] | ResultT"]
 Strategy = Callable[[Job[Any, Any], BaseException], "float | Awaitable[float | None] | None"]
 
 #: Seconds a cancelled processor gets to clean up before its job is released over its head.
-_CANCEL_GRACE: Final = 2.0
-#: Seconds the last outcomes get to reach Redis at close.
+_CANCEL_GRACE: Final = 0.5
+#: Seconds that the last outcomes, releases and events get to reach Redis at close, all together.
 _FLUSH_GRACE: Final = 5.0
 
 
@@ -119,7 +117,6 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._stopping = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self._fatal: Exception | None = None
-        self._releasing: set[asyncio.Task[None]] = set()
 
     @property
     def concurrency(self) -> int:
@@ -130,8 +127,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
     def concurrency(self, value: int) -> None:
         self._concurrency = check_whole("concurrency", value, 1, 100_000)
         if self._is_started:
-            self._lanes.look()
-            self._has_slots.set()
+            self._look_again()
 
     @property
     def is_running(self) -> bool:
@@ -161,7 +157,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._heartbeat.start()
         await self._scheduler.start()
         self._lanes.start()
-        self._waker = self._loop.create_task(self._wait_for_work(), name=f"eventq-waker {self.name}")
+        self._waker.start(self.name)
+        self._fence.start()
         self._lanes.look()
         facts: dict[str, Any] = {"worker": self.name, "concurrency": self._concurrency}
         self.listeners.send(WorkerStartedEvent(queue=self._context.name, **facts))
@@ -169,8 +166,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
 
     def _assemble(self) -> None:
         """Make the parts of a running worker; none of them does anything yet."""
-        self._has_slots = asyncio.Event()
-        self._due_timer: asyncio.TimerHandle | None = None
+        lease, on_fault = self._lease_ms / 1000, self._runs.error
         self._lanes = Lanes(
             self._context,
             worker=self.name,
@@ -180,27 +176,31 @@ class Worker(Listening, Generic[DataT, ResultT]):
             free=self._free,
             replied=self._replied,
             failed=self._fail,
-            on_fault=self._runs.error,
+            on_fault=on_fault,
         )
         self._lanes.claiming = not self._is_paused
+        self._waker = Waker(
+            self._context,
+            block=lease / 3,
+            wants_work=self._wants_work,
+            look=self._lanes.look,
+            failed=self._fail,
+            on_fault=on_fault,
+        )
+        self._releases = Releases(self._context, lease, failed=self._runs.error, on_fault=on_fault)
+        self._reporter = Reporter(self._context)
         self._runs.settle = self._lanes.settle
         self._runs.report = self._lanes.report
         self._runs.slot_freed = self._slot_freed
-        on_fault = self._runs.error
-        self._blocking = AsyncRunner(self._context.server, patience=None, client_name="eventq-blocking", on_fault=on_fault)
-        self._reporter = Reporter(self._context)
+        self._runs.give_back = self._releases.give_back
         self._runs.tell = self._reporter.tell
-        self._commands = AsyncRunner(self._context.server, client_name="eventq-worker", patience=_FLUSH_GRACE)
-        lease = self._lease_ms / 1000
-        self._scheduler = QueueScheduler(self.queue, lease=lease, max_stalls=self._max_stalls, on_fault=on_fault)
-        self._heartbeat = Heartbeat(
-            self._context,
-            self._lease_ms / 1000,
-            name=self.name,
-            held=lambda: self._runs.held_now(monotonic()),
-            lost=lambda tokens: self._in_loop(self._runs.lost, tokens),
-            failed=lambda error: self._in_loop(self._runs.error, error),
+        self._scheduler = QueueScheduler(
+            self.queue, lease=lease, max_stalls=self._max_stalls, on_fault=on_fault, on_work=self._look_if_free
         )
+        self._heartbeat = Heartbeat(
+            self._context, lease, name=self.name, held=self._runs.renewable, lost=self._runs.lost, failed=on_fault
+        )
+        self._fence = Fence(lease, overdue=self._runs.overdue, ask=self._heartbeat.hurry, expired=self._runs.fenced)
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, or until done (burst, max_jobs), then close with grace; a second signal skips the grace.
@@ -236,8 +236,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._is_paused = False
         if self.is_running:
             self._lanes.claiming = True
-            self._has_slots.set()
-            self._lanes.look()
+            self._look_again()
 
     async def close(self, grace: float | timedelta | None = None) -> None:
         """Stop claiming, give running jobs `grace` (seconds), cancel the rest and release them to the head of the line.
@@ -271,18 +270,29 @@ class Worker(Listening, Generic[DataT, ResultT]):
             free = min(free, self.max_jobs - self._runs.started)
         return free
 
-    def _replied(self, settlements: Sequence[Settlement], reply: ClaimReply) -> None:
+    def _wants_work(self) -> bool:
+        return self._lanes.claiming and self._free() > 0
+
+    def _look_again(self) -> None:
+        self._waker.has_slots()
+        self._lanes.look()
+
+    def _look_if_free(self) -> None:
+        if self._wants_work():
+            self._lanes.look()
+
+    def _replied(self, settlements: Sequence[Settlement], reply: ClaimReply, sent: float) -> None:
         self._runs.answered(settlements, reply)
-        if not self._lanes.claiming and reply.jobs:
+        if not self._lanes.claiming:
             # They arrived after a pause or close: back to the head, in order.
-            self._release_later(reply.jobs)
+            self._releases.give_back([self._runs.unstarted(claimed) for claimed in reply.jobs])
         else:
             for claimed in reply.jobs:
-                self._runs.start(claimed)
+                self._runs.start(claimed, sent)
         if reply.next_due_ms is not None:
-            self._look_at(reply.next_due_ms)
+            self._waker.look_in(reply.next_due_ms)
         if self._free() > 0:
-            self._has_slots.set()
+            self._waker.has_slots()
         self._check_done()
 
     def _check_done(self) -> None:
@@ -294,52 +304,12 @@ class Worker(Listening, Generic[DataT, ResultT]):
 
     def _slot_freed(self) -> None:
         if self._free() > 0:
-            self._has_slots.set()
-            self._lanes.look()
-
-    def _look_at(self, in_ms: int) -> None:
-        if self._due_timer is not None:
-            self._due_timer.cancel()
-        self._due_timer = self._loop.call_later(in_ms / 1000 + 0.001, self._lanes.look)
-
-    async def _wait_for_work(self) -> None:
-        """Block on the marker while there are free slots; whatever wakes it, the next claim decides what there is."""
-        block = self._lease_ms / 3000
-        while True:
-            if self._free() <= 0 or not self._lanes.claiming:
-                self._has_slots.clear()
-                await self._has_slots.wait()
-                continue
-            try:
-                member = await self._blocking.run_verb(wait_for_work(self._context.keys, block), block=block)
-                if member is None or (self._free() > 0 and self._lanes.claiming):
-                    self._lanes.look()
-                else:  # this wake-up is of no use here: pass it on
-                    await self._blocking.run_verb(arm_marker(self._context.keys, member))
-            except EventqError as error:
-                if not isinstance(error, ServerRefused) or error.code != "OOM":  # then the sweep arms it again
-                    return self._fail(error)
+            self._look_again()
 
     def _fail(self, error: Exception) -> None:
         self._fatal = error
         self._runs.error(error)
         self._stopping.set()
-
-    def _in_loop(self, function: Callable[..., None], argument: Any) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, argument)
-
-    def _release_later(self, jobs: Sequence[Claimed]) -> None:
-        task = asyncio.create_task(self._release([self._runs.unstarted(job) for job in jobs]))
-        self._releasing.add(task)
-        task.add_done_callback(self._releasing.discard)
-
-    async def _release(self, jobs: Sequence[Held]) -> None:
-        try:
-            for end in range(len(jobs), 0, -CALL_JOBS):
-                await self._commands.run(release_jobs(self._context.keys, jobs[max(0, end - CALL_JOBS) : end]))
-        except EventqError as error:  # their leases end by themselves
-            self._runs.error(error)
 
     async def _settle_down(self, grace: float | None) -> None:
         """Wait for running jobs and their verdicts, at most so long."""
@@ -353,45 +323,43 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._stopping.set()
         if self._is_started:
             self._lanes.claiming = False
-            self._waker.cancel()
-            await asyncio.wait([self._waker])
-            if self._due_timer is not None:
-                self._due_timer.cancel()
-            await self._wind_up()
+            await self._waker.stop()
+            left = await self._wind_up()
+            self._fence.stop()
             self._heartbeat.stop()
             await self._scheduler.close()
             await self._lanes.close()
-            await self._commands.close()
-            await self._blocking.close()
+            await self._releases.close()
             self._runs.close()
             await self._heartbeat.ended(1.0)
             self.listeners.send(WorkerStoppedEvent(queue=self._context.name, worker=self.name))
             self._reporter.tell("worker_stopped", {"worker": self.name})
-            await self._reporter.close()
+            await self._reporter.close(max(0.5, left()))
         await self.listeners.close()
         if self._own_queue is not None:
             await self._own_queue.close()
 
-    async def _wind_up(self) -> None:
-        """Grace, cancel, release; then the last outcomes go out."""
+    async def _wind_up(self) -> Callable[[], float]:
+        """Grace, cancel, release; then the last outcomes go out. Returns what tells how many seconds are left for the rest."""
         if self._fatal is None:
             await self._graceful()
         tasks = self._runs.end("closing")
         if tasks:
             await asyncio.wait(tasks, timeout=_CANCEL_GRACE)
         deadline = self._loop.time() + _FLUSH_GRACE
+
+        def left() -> float:
+            return max(0.0, deadline - self._loop.time())
+
+        if self._fatal is None:
+            # What does not end by itself is released over its head.
+            self._releases.give_back([running.held for running in self._runs.held.values() if not running.is_settling])
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout(left()):
                 await self._lanes.flush()
-        if self._releasing:
-            await asyncio.wait(self._releasing)
-        left = [running.held for running in self._runs.held.values()]
-        if left and self._fatal is None:
-            # Where Redis is away flushing has waited long enough: one more try, not another wait.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(max(deadline, self._loop.time() + 1.0)):
-                    await self._release(left)
+        await self._releases.flush(left())
         self._runs.held.clear()
+        return left
 
     async def _graceful(self) -> None:
         """Give running jobs their grace, looking now and then whether a second signal took it away."""

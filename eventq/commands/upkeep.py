@@ -21,7 +21,9 @@ ENTRIES = 32
 
 @dataclass(frozen=True, slots=True)
 class SweepReply:
-    """`next_*_ms`: until the next lease ends, the next delayed job is due, the next timer ends; None for none."""
+    """`next_*_ms`: until the next lease ends, the next delayed job is due, the next timer ends; None for none. in_line: whether
+    there is work to claim.
+    """
 
     reclaimed: int
     promoted: int
@@ -30,6 +32,7 @@ class SweepReply:
     next_due_ms: int | None
     next_timer_ms: int | None
     event_bytes: int
+    in_line: bool
 
 
 def sweep_queue(keys: QueueKeys, lease_ms: int, max_stalls: int, retention: Retention) -> Command[SweepReply]:
@@ -40,7 +43,7 @@ def sweep_queue(keys: QueueKeys, lease_ms: int, max_stalls: int, retention: Rete
 
 
 def _parse_sweep(reply: list[Any]) -> SweepReply:
-    reclaimed, promoted, more, lease, due, timer, event_bytes = reply[1:8]
+    reclaimed, promoted, more, lease, due, timer, event_bytes, in_line = reply[1:9]
     return SweepReply(
         reclaimed,
         promoted,
@@ -49,6 +52,7 @@ def _parse_sweep(reply: list[Any]) -> SweepReply:
         due if due >= 0 else None,
         timer if timer >= 0 else None,
         event_bytes,
+        in_line == 1,
     )
 
 

@@ -15,13 +15,14 @@ local totals_key, events_key, marker_key = KEYS[9], KEYS[10], KEYS[11]
 -- include: line
 -- include: wake
 if replayed then return {'OK', tonumber(replayed)} end
-local ids, events, texts, released = {}, {}, {}, {}
+local ids, events, texts, released, seen = {}, {}, {}, {}, {}
 for index = 0, tonumber(ARGV[3]) - 1 do ids[index + 1] = ARGV[4 + index * 3] end
 local current = redis.call('HMGET', runs_key, unpack(ids))
 for index, id in ipairs(ids) do
   local at = 4 + (index - 1) * 3
   local run = current[index] and read_run(current[index])
-  if run and run.state == 'active' and run.token == ARGV[at + 1] then
+  if run and run.state == 'active' and run.token == ARGV[at + 1] and not seen[id] then
+    seen[id] = true
     run.state, run.token, run.releases = run.place ~= '-' and 'prioritized' or 'waiting', '-', run.releases + 1
     run.worker = '-'
     released[#released + 1] = {id, run.place}

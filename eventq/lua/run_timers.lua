@@ -31,6 +31,7 @@ for _, timer in ipairs(ended) do
       redis.call('ZADD', timers_key, last + CALL_KEPT_MS, timer)
     else
       redis.call('HDEL', calls_key, id)
+      if id == writer then call_record = nil end -- this call's own: close_call begins a new one, with its timer
     end
   end
 end

@@ -3,7 +3,7 @@
 -- KEYS: meta calls timers jobs data runs results progress logs wait prioritized delayed leases failed totals events marker
 -- ARGV: writer, number, lease ms of the sweeper, max stalls, limit, failed keep, failed age ms (-1 none)
 -- Reply: OK, reclaimed, promoted, more to do (0 or 1), ms until the next lease ends, the next delayed job is due, the next
---        timer ends (-1 none), bytes of events written so far | STALE | LAYOUT
+--        timer ends (-1 none), bytes of events written so far, work in line (0 or 1) | STALE | LAYOUT
 -- Events: stalled, failed, removed, waiting
 local meta_key, calls_key, timers_key, jobs_key, data_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local runs_key, results_key, progress_key, logs_key = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -22,7 +22,7 @@ local PINNED, SLICE = 1125899906842624, 100
 -- include: due
 -- include: promote
 -- include: reclaim
-if replayed then return {'OK', 0, 0, 0, 0, -1, -1, event_bytes} end
+if replayed then return {'OK', 0, 0, 0, 0, -1, -1, event_bytes, 0} end
 local lease, max_stalls, limit = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local swept_at = tonumber(redis.call('HGET', meta_key, 'swept_at')) or 0
 -- The latest first: slice after slice goes to the head of the line, and all of it stands there in order.
@@ -41,7 +41,7 @@ end
 local promoted = due_in and due_in <= 0 and promote(limit) or 0
 redis.call('HSET', meta_key, 'swept_at', now)
 -- include: totals
-wake(math.max(1, reclaimed + promoted))
+local in_line = wake(math.max(1, reclaimed + promoted)) and 1 or 0
 close_call('')
 local function until_next(key)
   local score = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
@@ -49,4 +49,4 @@ local function until_next(key)
 end
 local more = (reclaimed == limit or promoted == limit) and 1 or 0
 return {'OK', reclaimed, promoted, more, until_next(leases_key), due_in or -1, until_next(timers_key),
-  event_bytes}
+  event_bytes, in_line}

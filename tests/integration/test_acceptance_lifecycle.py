@@ -297,11 +297,12 @@ async def test_a_blocking_read_that_never_settles_is_replaced(make_server: MakeS
         worker = Worker(queue, held, lease=0.6)
         worker.on("error", errors.append)
         async with worker:
-            assert worker._blocking._timeout <= 5  # seconds beyond the block itself
-            worker._blocking._timeout = 0.3
+            blocking = worker._waker._runner
+            assert blocking._timeout <= 5  # seconds beyond the block itself
+            blocking._timeout = 0.3
             first = await queue.add("n")
             assert await first.result(timeout=5) == "done"
-            connects = worker._blocking.connects
+            connects = blocking.connects
             server.freeze()
             try:
                 await wait_until(
@@ -311,7 +312,7 @@ async def test_a_blocking_read_that_never_settles_is_replaced(make_server: MakeS
                 server.thaw()
             job = await queue.add("n")
             assert await job.result(timeout=5) == "done"
-            await wait_until(lambda: worker._blocking.connects > connects, description="another connection")
+            await wait_until(lambda: blocking.connects > connects, description="another connection")
 
 
 async def test_closing_while_redis_is_frozen_ends(make_server: MakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
