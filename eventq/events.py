@@ -215,14 +215,18 @@ class ErrorEvent(Event, frozen=True, kw_only=True):
 
 
 class LostEvent(Event, frozen=True, kw_only=True):
-    """A reader of the stream missed events. `count` is exact for `trimmed` (0 for `rollback`: the stream itself went back).
+    """What a reader was told is not all there is (`trimmed`), or not what the server has (`rollback`: a failover, a restart from
+    an older save). Made by the reader, never on the stream.
 
-    `seq` is the number of the last event before the gap. Made by the reader, never on the stream.
+    count: events that were trimmed before they were read, to the unit; 0 for a rollback. undone: for a rollback, events that were
+    read and that the server has no longer; exact while the reader lives and reads on. seq: the number of the last event before
+    the gap, or of the last that is still true.
     """
 
     kind: ClassVar[str] = "lost"
     count: int = 0
     reason: str = "trimmed"
+    undone: int = 0
 
 
 class WorkerStartedEvent(Event, frozen=True, kw_only=True):

@@ -39,7 +39,8 @@ class Settlement(msgspec.Struct, frozen=True):
 class Lanes:
     """The calls of one worker.
 
-    slots: how many jobs the worker may run, free: how many more it could run now. replied: told each reply with the settlements
+    slots: how many jobs the worker may run, free: how many more it could run now. may_risk: whether it could run a job that
+    `max_stalls` stalls have brought to its last chance. replied: told each reply with the settlements
     it answers and the boot time at which its call was sent; starts the claimed jobs. failed: told what no repeating mends; that
     lane has ended.
     """
@@ -53,6 +54,8 @@ class Lanes:
         concurrency: int,
         slots: Callable[[], int],
         free: Callable[[], int],
+        max_stalls: int,
+        may_risk: Callable[[], bool],
         replied: Callable[[Sequence[Settlement], ClaimReply, float], None],
         failed: Callable[[Exception], None],
         on_fault: Callable[[Exception], None],
@@ -62,6 +65,10 @@ class Lanes:
         self._lease_ms = lease_ms
         self._slots = slots
         self._free = free
+        self._max_stalls = max_stalls
+        self._may_risk = may_risk
+        #: Whether a call in flight may bring a job on its last chance.
+        self._risks = False
         self._replied = replied
         self._failed = failed
         count = 2 if concurrency >= TWO_LANES_FROM else 1
@@ -158,9 +165,11 @@ class Lanes:
             reporting = self._hold_back(progress, outcomes) if progress else set[str]()
             self._asked += wanted
             self._flying += 1
+            risks = wanted > 0 and not self._risks and self._may_risk()
+            self._risks = self._risks or risks
             sent = boot_time()
             try:
-                reply = await runner.run(self._command(outcomes, progress, wanted))
+                reply = await runner.run(self._command(outcomes, progress, wanted, risks))
             except Exception as error:  # what the runner does not repeat: another layout, no permission, a bug of ours
                 self._failed(error)
                 return
@@ -168,6 +177,7 @@ class Lanes:
                 self._let_go(reporting)
                 self._asked -= wanted
                 self._flying -= 1
+                self._risks = self._risks and not risks
                 self._quiet.set()
             if wanted and len(reply.jobs) == wanted:
                 self._hungry = True
@@ -224,7 +234,7 @@ class Lanes:
         self._reporting -= tokens
         self._outcomes.extend(self._held_back.pop(token) for token in tokens & self._held_back.keys())
 
-    def _command(self, outcomes: Sequence[Settlement], progress: Sequence[ProgressUpdate], wanted: int) -> Any:
+    def _command(self, outcomes: Sequence[Settlement], progress: Sequence[ProgressUpdate], wanted: int, risks: bool) -> Any:
         return settle_and_claim(
             self._context.keys,
             worker=self._worker,
@@ -233,4 +243,6 @@ class Lanes:
             retention=self._context.retention,
             progress=progress,
             outcomes=[settlement.outcome for settlement in outcomes],
+            max_stalls=self._max_stalls,
+            may_risk=risks,
         )

@@ -37,6 +37,8 @@ BLOCK: Final = 5.0
 REPLY_BYTES: Final = 1024 * 1024
 #: Seconds a name is held without a word from its holder; renewed (and the position saved) three times as often.
 HOLD: Final = 10.0
+#: Entries that a reader remembers; a failover undoes seconds, not more.
+_MARKS: Final = 4096
 
 
 class EventStream:
@@ -47,7 +49,8 @@ class EventStream:
     handled when the next one is asked for; positions are saved a few times a minute and at close. A new name starts at
     the oldest event still kept. One process holds a name; another with the same name waits until it is free.
 
-    What was trimmed before it was read comes as a `LostEvent` with the exact number, and adds to `lost`.
+    What was trimmed before it was read comes as a `LostEvent` with the exact number, and adds to `lost`. So does a server that
+    went back (a failover, a restart from an older save): `undone` says how many events that were read never happened there.
     """
 
     def __init__(self, context: QueueContext[Any, Any], consumer: str | None = None) -> None:
@@ -62,6 +65,8 @@ class EventStream:
         self._is_whole = False
         #: Whether what the stream is now was asked just before the next read, because an entry did not fit.
         self._is_checked = False
+        #: The entries read last and the number each ends with, to find out where the stream went back to.
+        self._marks: deque[tuple[str, int]] = deque(maxlen=_MARKS)
         self._ready: deque[tuple[Event, Position]] = deque()
         self._delivered: Position | None = None
         self._handled = Position()
@@ -253,6 +258,8 @@ class EventStream:
             self._position = Position(epoch, here.entry_id, here.seq)
         elif epoch != here.epoch:
             self._go_back(Position(epoch, "0-0", 0))
+        elif (here.seq > seq or is_lost) and (mark := await self._last_in_common(epoch)):
+            self._go_back(mark)
         elif (here.seq > seq or is_lost) and anchor and end is not None and end <= here.seq:
             self._go_back(Position(epoch, anchor.id, min(end, seq)))
         elif here.seq > seq or is_lost:
@@ -263,9 +270,30 @@ class EventStream:
                 self._position, self._is_whole = Position(epoch, here.entry_id, seq), True
                 self._report_loss(seq - here.seq, "trimmed", self._position)
 
+    async def _last_in_common(self, epoch: str) -> Position | None:
+        """Return the latest of the entries read last that the stream still has, if it has any of them.
+
+        What came after is undone, and what stands there now is new, even if it is older than what was read.
+        """
+        low, high = 0, len(self._marks)
+        while low < high:
+            middle = (low + high) // 2
+            entry_id, seq = self._marks[middle]
+            found = await self._reading.run_verb(last_entry(self._context.keys, entry_id))
+            if found and found[0].id == entry_id and _end_of(found[0]) == seq:
+                low = middle + 1
+            else:
+                high = middle
+        if low == 0:
+            return None
+        while len(self._marks) > low:
+            self._marks.pop()
+        return Position(epoch, *self._marks[-1])
+
     def _go_back(self, to: Position) -> None:
+        undone = max(0, self._position.seq - to.seq)
         self._position, self._is_whole = to, True
-        self._report_loss(0, "rollback", to)
+        self._report_loss(0, "rollback", to, undone)
 
     async def _read(self) -> None:
         is_checked, self._is_checked = self._is_checked, False
@@ -303,12 +331,13 @@ class EventStream:
             entry_id = entry.id if event.seq == last else before.entry_id
             self._ready.append((event, Position(before.epoch, entry_id, event.seq)))
         self._position = Position(before.epoch, entry.id, last)
+        self._marks.append((entry.id, last))
         self._is_whole = True
         return True
 
-    def _report_loss(self, count: int, reason: str, go_on: Position) -> None:
+    def _report_loss(self, count: int, reason: str, go_on: Position, undone: int = 0) -> None:
         self.lost += count
-        event = LostEvent(queue=self._context.name, seq=go_on.seq - count, count=count, reason=reason)
+        event = LostEvent(queue=self._context.name, seq=go_on.seq - count, count=count, reason=reason, undone=undone)
         self._ready.append((event, go_on))
 
 

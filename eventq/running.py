@@ -16,7 +16,7 @@ from eventq.errors import InvalidJob, LeaseLost, Retry, Unrecoverable
 from eventq.outcome import TimedOut, Verdict, completed, failed, identity, result_text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from eventq.commands.work import Claimed
     from eventq.context import QueueContext
@@ -33,8 +33,8 @@ class Running:
     """
 
     __slots__ = (
-        "attempt", "claimed", "deadline", "ended", "identity", "is_settling", "job", "progress", "progress_at", "progress_timer",
-        "record", "slot_held", "stop_renewing", "task",
+        "attempt", "claimed", "deadline", "ended", "identity", "is_last_chance", "is_settling", "job", "progress", "progress_at",
+        "progress_timer", "record", "slot_held", "stop_renewing", "task",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, record: Record, attempt: int, worker: str) -> None:
@@ -46,6 +46,7 @@ class Running:
         self.task: asyncio.Task[None] | None = None
         self.ended = ""
         self.is_settling = False
+        self.is_last_chance = False
         self.deadline = float("inf")
         self.slot_held = False
         self.progress: str | None = None
@@ -79,6 +80,11 @@ class Running:
             self.job.cancelled = True
         if self.task is not None:
             self.task.cancel(why)
+
+
+def in_order(runs: Iterable[Running]) -> list[Running]:
+    """Return runs in the order they were claimed: replies of two lanes may come the other way round."""
+    return sorted(runs, key=lambda running: running.claimed.fence)
 
 
 async def perform(

@@ -19,7 +19,7 @@ from eventq.options import Spec
 from eventq.outcome import UnreadableJob, UnreadableResult, event_facts, failed
 from eventq.processors import UnknownJobName
 from eventq.records import NEVER_RUN, Record, Run, parse_record, parse_run
-from eventq.running import Running, decide, lease_lost, perform, succeeded, unconfirmed
+from eventq.running import Running, decide, in_order, lease_lost, perform, succeeded, unconfirmed
 from eventq.states import JobState
 from eventq.threads import ThreadPool
 
@@ -50,6 +50,7 @@ class Runs:
         strategies: Mapping[str, Any],
         listeners: Listeners,
         lease: float,
+        max_stalls: int,
     ) -> None:
         self._context = context
         self._worker = worker
@@ -57,11 +58,14 @@ class Runs:
         self._strategies = strategies
         self._listeners = listeners
         self._lease = lease
+        self._max_stalls = max_stalls
         self._threads = ThreadPool(f"eventq-{context.name}") if processors.any_plain else None
         # One bound method for all: a closure per job would make a cycle that only the garbage collector ends.
         self._reporter = self._progress
         self.held: dict[str, Running] = {}
         self.busy = 0
+        #: Runs of jobs that one more stall would end. One at a time: if it is this job that kills workers, it goes alone.
+        self.last_chances = 0
         self.started = 0
         self.settled = 0
         self.settle: Callable[[Settlement], None]
@@ -110,6 +114,8 @@ class Runs:
         self.held[claimed.token] = running
         self.busy += 1
         running.slot_held = True
+        running.is_last_chance = 0 < self._max_stalls <= run.stalls
+        self.last_chances += running.is_last_chance
         threads = None if is_async else self._threads
         running.task = asyncio.Task(self._run(running, function, threads), loop=loop, name=claimed.id)
         if self._listeners.wants("active"):
@@ -139,7 +145,7 @@ class Runs:
 
     def fenced(self, runs: Sequence[Running]) -> None:
         """Cancel these runs: nobody could say in time that they are still ours. They are given back when they have ended."""
-        for running in runs:
+        for running in in_order(runs):
             running.end("fenced")
             self.error(unconfirmed(running, self._context.name))
 
@@ -239,6 +245,7 @@ class Runs:
         if running.slot_held:
             running.slot_held = False
             self.busy -= 1
+            self.last_chances -= running.is_last_chance
             if running.ended or (running.task is not None and running.task.done()):
                 # No outcome goes out with this slot, so nothing is claimed for it.
                 self.slot_freed()

@@ -53,6 +53,8 @@ class QueueScheduler:
         self._own_queue = Queue(queue, url=url) if isinstance(queue, str) else None
         self._context: QueueContext[Any, Any] = self._own_queue.context if self._own_queue else _context_of(queue)
         self._lease_ms = to_ms("lease", lease, minimum_ms=100)
+        #: So often that a sweep later than half a lease after the last one means that the server stood still.
+        self._tick = min(TICK, self._lease_ms / 3000)
         self._max_stalls = max_stalls
         self._runner = AsyncRunner(self._context.server, patience=None, client_name="eventq-scheduler", on_fault=on_fault)
         self._on_work = on_work
@@ -101,7 +103,7 @@ class QueueScheduler:
             while True:
                 swept = await self._step()
                 if not swept.more:
-                    await asyncio.sleep(_pause(swept))
+                    await asyncio.sleep(_pause(swept, self._tick))
         except EventqError:
             log.exception("queue %s: the scheduler stopped", self._context.name)
             raise
@@ -135,6 +137,6 @@ def _context_of(queue: Queue[Any, Any] | str) -> QueueContext[Any, Any]:
     raise ConfigurationError(f"queue {queue!r}: must be a Queue or a name")
 
 
-def _pause(swept: SweepReply) -> float:
-    soonest = min((ms for ms in (swept.next_lease_ms, swept.next_due_ms) if ms is not None), default=round(TICK * 1000))
-    return min(TICK, max(_SOONEST, soonest / 1000 + 0.001))
+def _pause(swept: SweepReply, most: float) -> float:
+    soonest = min((ms for ms in (swept.next_lease_ms, swept.next_due_ms) if ms is not None), default=round(most * 1000))
+    return min(most, max(_SOONEST, soonest / 1000 + 0.001))

@@ -21,6 +21,7 @@ from eventq.processors import Processors
 from eventq.queue import Queue
 from eventq.releases import Releases
 from eventq.reporter import Reporter
+from eventq.running import in_order
 from eventq.runs import Runs
 from eventq.scheduler import QueueScheduler
 from eventq.signals import Listeners, Listening
@@ -111,6 +112,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
             strategies=check_strategies(backoffs),
             listeners=self.listeners,
             lease=self._lease_ms / 1000,
+            max_stalls=self._max_stalls,
         )
         self._is_paused = False
         self._is_started = False
@@ -174,6 +176,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
             concurrency=self._concurrency,
             slots=lambda: self._concurrency,
             free=self._free,
+            max_stalls=self._max_stalls,
+            may_risk=lambda: not self._runs.last_chances,
             replied=self._replied,
             failed=self._fail,
             on_fault=on_fault,
@@ -353,7 +357,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
 
         if self._fatal is None:
             # What does not end by itself is released over its head.
-            self._releases.give_back([running.held for running in self._runs.held.values() if not running.is_settling])
+            self._releases.give_back([running.held for running in in_order(self._runs.held.values()) if not running.is_settling])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left()):
                 await self._lanes.flush()

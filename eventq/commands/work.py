@@ -80,10 +80,16 @@ def settle_and_claim(
     retention: Retention,
     progress: Sequence[ProgressUpdate],
     outcomes: Sequence[Outcome],
+    max_stalls: int = 0,
+    may_risk: bool = True,
 ) -> Command[ClaimReply]:
-    """Record at most 100 outcomes and claim at most 100 jobs."""
+    """Record at most 100 outcomes and claim at most 100 jobs.
+
+    max_stalls: a job with so many is on its last chance; at most one of them is claimed, none unless `may_risk`. 0: no such rule.
+    """
     script = load_script("settle_and_claim")
     args: list[str | int] = [worker, lease_ms, wanted, *retention.words, len(progress), len(outcomes)]
+    args += (max_stalls, "1" if may_risk else "0")
     for update in progress:
         args += (update.job_id, update.token, update.fragment, update.value)
     for outcome in outcomes:

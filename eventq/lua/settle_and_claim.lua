@@ -3,8 +3,9 @@
 -- KEYS: meta calls timers jobs data runs results progress logs wait prioritized delayed leases completed failed totals
 --       events marker
 -- ARGV: writer, number, worker, lease ms, jobs wanted, queue's rules: completed keep, completed age ms, failed keep, failed
---       age ms (-1 none), progress count, settle count, then progress: (id, token, fragment, value), then settle: (id, token,
---       word, fragment, body, extra). Words: completed, failed, exhausted (extra: retention rule), retry (extra: delay ms).
+--       age ms (-1 none), progress count, settle count, max stalls (0: nothing is a last chance), whether one job on its last
+--       chance may be claimed ('1'), then progress: (id, token, fragment, value), then settle: (id, token, word, fragment,
+--       body, extra). Words: completed, failed, exhausted (extra: retention rule), retry (extra: delay ms).
 -- Reply: OK, now, fence of the first claimed job, ms until the next delayed job (-1 none), indexes (from 0) of settles whose
 --        token is stale, as text, what tokens begin with (each ends with the job's position, from 0), then per claimed
 --        job: id, record ('' when taken away since), '' or its run ('' for a first one) LF data kept apart | STALE | LAYOUT
@@ -37,6 +38,7 @@ if due_in and due_in <= 0 then
   -- include: promote
   came_back = came_back + promote(100)
 end
+local left = false
 local reply = {'OK', now, seq + 1, due_in or -1, stale, writer .. '.' .. number .. '.'}
 if wanted > 0 and not paused then
   -- include: claim
@@ -49,7 +51,7 @@ end
 -- include: totals
 -- A call that settles and claims as much as it wanted leaves the markers as they are: nobody became idle by it. Work that
 -- came into line, and work left over by a worker that was woken, is for others to know.
-if settled == 0 or came_back > 0 then
+if settled == 0 and not left or came_back > 0 then
   -- include: wake
   wake(math.max(1, came_back))
 end

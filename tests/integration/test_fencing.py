@@ -125,7 +125,8 @@ async def offer_stale_writes(queue: Queue[Any, Any], held: dict[str, str]) -> tu
             )
         )  # fmt: skip
         accepted += len(stale) - len(reply.stale)
-    accepted += len(stale) - len(await run(renew_leases(keys, 60_000, stale)))
+    lost: list[int] = await run(renew_leases(keys, 60_000, stale))
+    accepted += len(stale) - len(lost)
     accepted += await run(release_jobs(keys, stale))
     for job_id in held:
         stored = await context.require(job_id)

@@ -99,6 +99,8 @@ class Lab:
         writer: str = "lane",
         number: int | None = None,
         lease_ms: int = LEASE_MS,
+        max_stalls: int = 0,
+        may_risk: bool = True,
     ) -> ClaimReply:
         """Settle and claim in one call."""
         command = settle_and_claim(
@@ -109,6 +111,8 @@ class Lab:
             retention=rules,
             progress=progress,
             outcomes=outcomes,
+            max_stalls=max_stalls,
+            may_risk=may_risk,
         )
         return self.call(command, writer, number)
 

@@ -1,10 +1,13 @@
 -- Takes jobs from the head of the line, `wait` and then `prioritized`, into `ids` and `reply`. Nothing is popped before
 -- everything else is written, so a script that breaks half-way loses no job. An entry whose job is not in line is a hole,
 -- left by one that was removed or moved, and is dropped. A record that Lua cannot read is claimed all the same: the worker
--- fails it alone, with a reason. Needs: now, wanted, lease, worker, emit, totals, meta, reply, ids, the columns.
--- Inline and with counters, as settle.
+-- fails it alone, with a reason. A worker runs one job on its last chance (one more stall ends it) at a time, and the others
+-- are passed over, so that one which kills its worker takes no innocent one along into failure.
+-- Needs: now, wanted, lease, worker, emit, totals, meta, reply, left, ids, the columns. Inline and with counters, as settle.
 local CLAIM_BYTES, EXAMINED = 1048576, 500
+local STALLS = '^%S+ %S+ %d+ %d+ %d+ %d+ %d+ (%d+)'
 local match, size, bytes, holes, full, at = string.match, 0, 0, 0, false, #reply
+local max_stalls, may_risk, passed_over = tonumber(ARGV[12]), ARGV[13] == '1', {}
 -- Only a line with holes can name a job twice: removed, then added again under its own id.
 local may_repeat, seen, starts, places, waits = meta[5] and meta[5] ~= '0', {}, {}, {}, {}
 local texts, deadlines, events = {}, {'+inf', NO_LEASE}, {}
@@ -13,14 +16,15 @@ local middle, tail, by = ' ' .. now_text .. ' 1 0 0 0 ', ' ' .. worker, '","atte
 local state, taken, from_priority, last = 'waiting', 0, 0, false
 while not full and size < wanted and not last do
   local entries
+  local more = #passed_over > 0 and 50 or 0
   if state == 'waiting' then
-    local want = math.min(wanted - size, EXAMINED - taken)
+    local want = math.min(wanted - size + more, EXAMINED - taken)
     entries = redis.call('LRANGE', wait_key, taken, taken + want - 1)
     if #entries == 0 then state = 'prioritized' end
     last = taken + #entries >= EXAMINED
   end
   if state == 'prioritized' then
-    local scored = redis.call('ZRANGE', prioritized_key, 0, wanted - size - 1, 'WITHSCORES')
+    local scored = redis.call('ZRANGE', prioritized_key, 0, wanted - size - 1 + (may_risk and more or 50), 'WITHSCORES')
     entries, last = {}, true
     for index = 1, #scored, 2 do
       entries[#entries + 1] = scored[index]
@@ -32,6 +36,10 @@ while not full and size < wanted and not last do
     records, runs = redis.call('HMGET', jobs_key, unpack(entries)), redis.call('HMGET', runs_key, unpack(entries))
   end
   for index = 1, looked do
+    if size == wanted then
+      looked = index - 1
+      break
+    end
     local id, record, run = entries[index], records[index], runs[index]
     local added, due, priority, flags, name, in_line
     if record and not seen[id] then
@@ -39,9 +47,13 @@ while not full and size < wanted and not last do
       if run then in_line = string.sub(run, 1, #state + 1) == state .. ' '
       else in_line = not added or due == '' and (priority ~= '') == (state == 'prioritized') end
     end
+    local stalls = in_line and run and max_stalls > 0 and tonumber(match(run, STALLS)) or 0
     if not in_line then
       if state == 'waiting' then holes = holes + 1 end
+    elseif stalls > 0 and stalls >= max_stalls and not may_risk then
+      passed_over[#passed_over + 1] = id
     else
+      if stalls > 0 and stalls >= max_stalls then may_risk = false end
       local data = flags and flags ~= '' and string.find(flags, 'd', 1, true) and redis.call('HGET', data_key, id) or ''
       bytes = bytes + #record + #data
       if bytes > CLAIM_BYTES and size > 0 then
@@ -83,4 +95,10 @@ if size > 0 then
 end
 if taken > 0 then redis.call('LPOP', wait_key, taken) end
 if from_priority > 0 then redis.call('ZPOPMIN', prioritized_key, from_priority) end
+-- A line of nothing else is no news to this worker: its wake-up would come back to it at once, again and again.
+left = #passed_over > 0 and size == 0
+for index = #passed_over, 1, -1 do
+  local id = passed_over[index]
+  if places[id] then redis.call('ZADD', prioritized_key, places[id], id) else redis.call('LPUSH', wait_key, id) end
+end
 if holes > 0 then redis.call('HINCRBY', meta_key, 'holes', -math.min(holes, tonumber(meta[5]) or 0)) end

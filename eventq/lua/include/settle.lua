@@ -1,7 +1,7 @@
--- Records outcomes: (id, token, word, fragment, body, extra) from ARGV[12 + progressed * 4]. Sets `stale` to the indexes of
+-- Records outcomes: (id, token, word, fragment, body, extra) from ARGV[14 + progressed * 4]. Sets `stale` to the indexes of
 -- those whose token is no longer the job's, `came_back` to how many came into line. Needs: now, emit, totals, the columns.
 -- Inline and with counters on purpose: a closure, a global name or a table's length for every job costs as much as the rest.
-local argv, match, sub, first = ARGV, string.match, string.sub, 12 + progressed * 4
+local argv, match, sub, first = ARGV, string.match, string.sub, 14 + progressed * 4
 local settling, done, names, times, finished = {}, {}, {}, {}, {}
 for index = 0, settled - 1 do settling[index + 1] = argv[first + index * 6] end
 local current = redis.call('HMGET', runs_key, unpack(settling))
