@@ -73,7 +73,7 @@ class QueueContext(Generic[DataT, ResultT]):
                 self.is_registered = True
             except ServerRefused as error:
                 # A server that takes no writes needs its workers: they start, and this is tried again later.
-                if error.code not in ("OOM", "MISCONF", "NOREPLICAS"):
+                if error.code not in ("OOM", "MISCONF"):
                     raise
 
     async def stored(self, job_id: str) -> StoredJob | None:

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("eventq")
 
-#: Seconds one read may block; entries per read are chosen so that a reply stays near this many bytes.
+#: Seconds one read may block, and that its answer may be late before its connection counts as dead.
 BLOCK: Final = 5.0
+_LATE: Final = 2.0
+#: Entries per read are chosen so that a reply stays near this many bytes.
 REPLY_BYTES: Final = 1024 * 1024
 #: Seconds a name is held without a word from its holder; renewed (and the position saved) three times as often.
 HOLD: Final = 10.0
@@ -56,7 +58,7 @@ class EventStream:
     def __init__(self, context: QueueContext[Any, Any], consumer: str | None = None) -> None:
         self._context = context
         self._consumer = check_queue_name(consumer, "consumer") if consumer is not None else None
-        self._reading = AsyncRunner(context.server, patience=None, client_name="eventq-events")
+        self._reading = AsyncRunner(context.server, timeout=_LATE, patience=None, client_name="eventq-events")
         self._holding = AsyncRunner(context.server, client_name="eventq-events")
         self._holder = random_text(12)
         #: Up to here everything is read; `_handled` is how far it is handled.

@@ -97,25 +97,22 @@ class Runs:
             self._refuse(running, run, error)
             return
         running.job = Job(
-            self._context,
-            claimed.id,
-            record,
-            data,
-            run,
-            fence=claimed.fence,
-            token=claimed.token,
-            report=self._reporter,
+            self._context, claimed.id, record, data, run, fence=claimed.fence, token=claimed.token, report=self._reporter
         )
-        loop = asyncio.get_running_loop()
-        if record.spec.timeout_ms:
-            # Its lease ends at timeout + lease at the latest, whatever it blocks.
-            running.stop_renewing = loop.time() + record.spec.timeout_ms / 1000
         running.deadline = deadline_of(sent, self._lease)
+        self._begin(running, function, is_async)
+
+    def _begin(self, running: Running, function: Callable[[Any], Any], is_async: bool) -> None:
+        loop, claimed = asyncio.get_running_loop(), running.claimed
+        if timeout_ms := running.record.spec.timeout_ms:
+            # Its lease ends at timeout + lease at the latest, whatever it blocks.
+            running.stop_renewing = loop.time() + timeout_ms / 1000
         self.held[claimed.token] = running
         self.busy += 1
         running.slot_held = True
-        running.is_last_chance = 0 < self._max_stalls <= run.stalls
-        self.last_chances += running.is_last_chance
+        if claimed.run and running.job is not None:
+            running.is_last_chance = 0 < self._max_stalls <= running.job.run.stalls
+            self.last_chances += running.is_last_chance
         threads = None if is_async else self._threads
         running.task = asyncio.Task(self._run(running, function, threads), loop=loop, name=claimed.id)
         if self._listeners.wants("active"):

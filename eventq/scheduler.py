@@ -48,8 +48,12 @@ class QueueScheduler:
         max_stalls: int = 2,
         on_fault: Callable[[Exception], None] | None = None,
         on_work: Callable[[], None] | None = None,
+        failed: Callable[[Exception], None] | None = None,
     ) -> None:
-        """Name it; nothing is opened yet. on_fault: told what it waits for. on_work: told by each sweep that jobs are in line."""
+        """Name it; nothing is opened yet.
+
+        on_fault: told what it waits for. on_work: told by each sweep that jobs are in line. failed: told what it ended with.
+        """
         self._own_queue = Queue(queue, url=url) if isinstance(queue, str) else None
         self._context: QueueContext[Any, Any] = self._own_queue.context if self._own_queue else _context_of(queue)
         self._lease_ms = to_ms("lease", lease, minimum_ms=100)
@@ -58,6 +62,7 @@ class QueueScheduler:
         self._max_stalls = max_stalls
         self._runner = AsyncRunner(self._context.server, patience=None, client_name="eventq-scheduler", on_fault=on_fault)
         self._on_work = on_work
+        self._failed = failed
         self._task: asyncio.Task[None] | None = None
         self._rules_at = 0.0
         self._trimmed_bytes = 0
@@ -104,9 +109,11 @@ class QueueScheduler:
                 swept = await self._step()
                 if not swept.more:
                     await asyncio.sleep(_pause(swept, self._tick))
-        except EventqError:
+        except EventqError as error:
             log.exception("queue %s: the scheduler stopped", self._context.name)
-            raise
+            if self._failed is None:
+                raise
+            self._failed(error)
 
     async def _step(self) -> SweepReply:
         context = self._context

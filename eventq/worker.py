@@ -199,7 +199,12 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._runs.give_back = self._releases.give_back
         self._runs.tell = self._reporter.tell
         self._scheduler = QueueScheduler(
-            self.queue, lease=lease, max_stalls=self._max_stalls, on_fault=on_fault, on_work=self._look_if_free
+            self.queue,
+            lease=lease,
+            max_stalls=self._max_stalls,
+            on_fault=on_fault,
+            on_work=self._look_if_free,
+            failed=self._fail,
         )
         self._heartbeat = Heartbeat(
             self._context, lease, name=self.name, held=self._runs.renewable, lost=self._runs.lost, failed=on_fault
@@ -213,12 +218,24 @@ class Worker(Listening, Generic[DataT, ResultT]):
         """
         with exit_signals(self.stop):
             try:
-                await self.start()
+                await self._started_or_stopped()
                 await self._stopping.wait()
             finally:
                 await self.close()
         if self._fatal is not None:
             raise self._fatal
+
+    async def _started_or_stopped(self) -> None:
+        """Start, unless it is told to stop before Redis has answered."""
+        starting, stopping = asyncio.create_task(self.start()), asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+        finally:
+            for task in (starting, stopping):
+                task.cancel()
+            await asyncio.wait([starting, stopping])
 
     def stop(self) -> None:
         """Ask `run` to end, as SIGTERM does; a second call skips the grace."""

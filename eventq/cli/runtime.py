@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
 T = TypeVar("T")
+log: Final = logging.getLogger("eventq.worker")
 
 OK: Final = 0
 FATAL: Final = 1
@@ -104,6 +106,20 @@ def run_async(main: Callable[[], Coroutine[Any, Any, T]], *, uvloop: bool | None
     """Run a coroutine function to its end. uvloop: None takes it when installed, True insists (UsageError)."""
     with asyncio.Runner(loop_factory=_loop_factory(uvloop)) as runner:
         return runner.run(main())
+
+
+async def leave_stragglers(seconds: float = 0.2) -> None:
+    """End the process where tasks go on in spite of being cancelled: the loop would wait for them for ever at its own end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    pending = (await asyncio.wait(tasks, timeout=seconds))[1] if tasks else set[asyncio.Task[Any]]()
+    if pending:
+        names = ", ".join(sorted(task.get_name() for task in pending)[:5])
+        log.warning("%d processors ignore that they are cancelled (%s): the process ends without them", len(pending), names)
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(OK)
 
 
 def _loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEventLoop] | None:

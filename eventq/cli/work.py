@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from eventq.cli.runtime import run_async, until_stopped
+from eventq.cli.runtime import leave_stragglers, run_async, until_stopped
 from eventq.cli.target import load_target, resolve_target
 from eventq.job_queue import JobQueue
 from eventq.scheduler import QueueScheduler
@@ -45,6 +45,7 @@ def run_worker(target: str, options: WorkerOptions) -> None:
         log.info("%r starts: concurrency %d, %r", worker, worker.concurrency, worker.queue)
         await runnable.run()
         log.info("%r stopped", worker)
+        await leave_stragglers()
 
     run_async(main, uvloop=options.uvloop)
 

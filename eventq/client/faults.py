@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from ssl import SSLCertVerificationError
 from typing import Final
 
 from redis import exceptions as redis_errors
@@ -33,8 +34,9 @@ _REMEDIES: Final = {
     "READONLY": Remedy.RECONNECT,
     "UNBLOCKED": Remedy.RECONNECT,
     "MOVED": Remedy.FOLLOW,
+    "NOREPLICAS": Remedy.RECONNECT,  # after a failover the old primary says so, and there is a new one
     "MISCONF": Remedy.REFUSED,
-    "NOREPLICAS": Remedy.REFUSED,
+    "CERTIFICATE": Remedy.REFUSED,  # ours, for a server that does not show who it is
     "OOM": Remedy.RAISE,
     "NOAUTH": Remedy.RAISE,
     "WRONGPASS": Remedy.RAISE,
@@ -60,13 +62,15 @@ _REASONS: Final = {
     "NOPERM": "the Redis user lacks a permission",
     "NOAUTH": "Redis refuses the credentials",
     "WRONGPASS": "Redis refuses the credentials",
+    "CERTIFICATE": "the server's certificate is not accepted (ssl_ca_certs= in the URL names whose signature is)",
     "MISCONF": "Redis cannot save to disk and refuses writes",
-    "NOREPLICAS": "Redis has too few replicas in touch and refuses writes",
 }
 
 
 def code_of(error: Exception) -> str:
-    """Return the code of an error reply; of anything else its first word, which is no code."""
+    """Return the code of an error reply, or CERTIFICATE; of anything else its first word, which is no code."""
+    if isinstance(error.__cause__ or error.__context__, SSLCertVerificationError):
+        return "CERTIFICATE"
     for cls, code in _CODES:
         if isinstance(error, cls):
             return code

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from eventq.commands.core import Command, Verb
 
 R = TypeVar("R")
+#: Connections of the process this one was forked from. Even collecting one would close it, and with that take it out of the event
+#: loop that both share.
 _inherited: list[AsyncConnection] = []
 _NO_ANSWER: Final = object()
 WRITER_LENGTH = 12
@@ -111,7 +113,6 @@ class AsyncRunner:
         loop = asyncio.get_running_loop()
         if self._pid != os.getpid():
             if self._connection is not None:
-                # Still the parent's. Even collecting it would close it, and with that take it out of the parent's event loop.
                 _inherited.append(self._connection)
             self._connection, self._pid, self.loop, self._lock = None, os.getpid(), loop, asyncio.Lock()
             self._writer, self._number = random_text(WRITER_LENGTH), 0
@@ -177,6 +178,8 @@ class AsyncRunner:
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None and self._pid == os.getpid():
+        if connection is not None and self._pid != os.getpid():
+            _inherited.append(connection)
+        elif connection is not None:
             with contextlib.suppress(RedisError, OSError, RuntimeError):  # RuntimeError: its loop is closed
                 await connection.disconnect(nowait=True)

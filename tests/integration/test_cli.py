@@ -41,7 +41,16 @@ JOBS = """
             await meeting.wait()
         return job.data
 
+    async def stubborn(job):
+        os.kill(os.getpid(), job.data)
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                continue
+
     meeting = asyncio.Barrier(2)
+    impatient = Worker(QUEUE, stubborn, grace=0.2)
     worker = Worker(QUEUE, work)
     queue = JobQueue(QUEUE, str, work)
     number = 7
@@ -186,6 +195,16 @@ async def test_signal_lets_the_running_job_finish(run: Start, queue: Queue[Any, 
         process = run("worker", "jobs:worker")
         assert 0 == process.process.returncode
         assert ("completed", "waiting") == (await running.get_state(), await left.get_state())
+
+
+async def test_a_processor_that_ignores_its_cancellation_does_not_hold_the_process(run: Start, queue: Queue[Any, Any]) -> None:
+    """grace + 1 s after the signal the process is gone, with exit code 0 and a word about it; its job is back in line."""
+    async with queue:
+        job = await queue.add("stops", signal.SIGTERM)
+        process = run("worker", "jobs:impatient")
+        assert 0 == process.process.returncode
+        assert f"1 processors ignore that they are cancelled ({job.id}): the process ends without them" in process.err
+        assert "waiting" == await job.get_state()
 
 
 async def test_concurrency_and_url_of_the_command_line_win(run: Start, queue: Queue[Any, Any], url: str) -> None:

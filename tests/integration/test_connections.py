@@ -104,11 +104,11 @@ async def test_a_missing_permission_ends_a_worker_with_its_name(make_server: Mak
     assert "NOPERM" == caught.value.code
 
 
-async def test_a_unix_socket_will_do(server: TestServer, queue_name: str) -> None:
+async def test_a_unix_socket_will_do(single_server: TestServer, queue_name: str) -> None:
     """unix:// reaches the same queue."""
-    async with Queue(queue_name, url=server.unix_url) as queue, Worker(queue, echo):
+    async with Queue(queue_name, url=single_server.unix_url) as queue, Worker(queue, echo):
         assert 2 == await (await queue.add("j", 2)).result(PATIENCE)
-        assert repr(queue).endswith(f"on unix://{server.socket_path}>")
+        assert repr(queue).endswith(f"on unix://{single_server.socket_path}>")
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random"])

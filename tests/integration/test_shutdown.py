@@ -459,6 +459,39 @@ async def test_a_queue_that_was_forgotten_is_no_trouble(run_program: RunProgram)
     assert (0, "") == (process.returncode, err)
 
 
+DROPPED = """
+import asyncio, sys, threading
+from eventq import Queue, Worker
+
+async def drop(entered):
+    async def hold(job):
+        entered.set()
+        await asyncio.Event().wait()
+
+    queue = Queue(sys.argv[1], url=sys.argv[2])
+    await Worker(queue, hold, lease=0.6).start()
+    await queue.add("j")
+    await entered.wait()
+
+async def take():
+    async with Queue(sys.argv[1], url=sys.argv[2]) as queue:
+        (job,) = await queue.get_jobs(["active"])
+        async with Worker(queue, lambda job: "by another", lease=0.6):
+            print(await job.result(5))
+
+asyncio.run(drop(asyncio.Event()))
+asyncio.run(take())
+print([thread.name for thread in threading.enumerate() if "heartbeat" in thread.name])
+"""
+
+
+async def test_a_worker_that_was_dropped_lets_go_of_its_jobs(run_program: RunProgram) -> None:
+    """Its loop is gone, so its heartbeat ends by itself, and another worker gets the job when the lease is over."""
+    process = run_program(DROPPED)
+    out, _ = await asyncio.to_thread(process.communicate)
+    assert (0, ["by another", "[]"]) == (process.returncode, out.splitlines())
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the first loop ends with its connection open
 def test_another_loop_is_refused_with_a_clear_error(url: str, queue_name: str) -> None:
     """A queue belongs to the loop of its first call: calls, `async with` and workers of another say so, and close works."""

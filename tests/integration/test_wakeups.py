@@ -40,7 +40,7 @@ class Thief:
     """A client that blocks on the marker before everybody else, takes it, and does nothing with it."""
 
     def __init__(self, server: TestServer, queue: Queue[Any, Any]) -> None:
-        self._client = redis.Redis(host="127.0.0.1", port=server.port, decode_responses=True)
+        self._client = redis.Redis(host="127.0.0.1", port=server.node_of(queue.name).port, decode_responses=True)
         self._key = queue.context.keys["marker"]
         self.taken: list[str] = []
         self._thread = threading.Thread(target=self._steal)

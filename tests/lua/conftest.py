@@ -11,9 +11,9 @@ from .lab import Clock, Lab
 
 
 @pytest.fixture
-def lab(url: str, queue_name: str, clock: Clock) -> Iterator[Lab]:
+def lab(node_url: str, queue_name: str, clock: Clock) -> Iterator[Lab]:
     """A queue of its own. After the test every invariant is checked, unless it set `lab.sound = False`."""
-    lab = Lab(url, queue_name, clock)
+    lab = Lab(node_url, queue_name, clock)
     try:
         yield lab
         if lab.sound:

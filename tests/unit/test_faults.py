@@ -23,7 +23,7 @@ from eventq.errors import QueueUnavailable, ScriptError, ServerRefused
         (redis_errors.ResponseError("MASTERDOWN Link with MASTER is down"), Remedy.RECONNECT),
         (redis_errors.MovedError("7 127.0.0.1:7000"), Remedy.FOLLOW),
         (redis_errors.ResponseError("MISCONF Redis is configured to save RDB snapshots"), Remedy.REFUSED),
-        (redis_errors.ResponseError("NOREPLICAS Not enough good replicas to write."), Remedy.REFUSED),
+        (redis_errors.ResponseError("NOREPLICAS Not enough good replicas to write."), Remedy.RECONNECT),
         (redis_errors.ReadOnlyError("READONLY You can't write"), Remedy.RECONNECT),
         (redis_errors.ResponseError("UNBLOCKED the instance changed its role"), Remedy.RECONNECT),
         (redis_errors.ConnectionError("Connection closed by server."), Remedy.RECONNECT),
