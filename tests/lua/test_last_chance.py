@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from .lab import Lab, new, outcome
 
 
-def stall(lab: Lab, count: int, **options: int) -> list[str]:
+def stall(lab: Lab, count: int, **options: Any) -> list[str]:
     """Add jobs, and let the worker that claims them all be lost; returns their ids in line order."""
     records = [new(**options) for _ in range(count)]
     lab.add(*records)
@@ -21,7 +23,7 @@ def stall(lab: Lab, count: int, **options: int) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [{}, {"priority": 3}])
-def test_one_is_claimed_and_the_others_are_passed_over(lab: Lab, options: dict[str, int]) -> None:
+def test_one_is_claimed_and_the_others_are_passed_over(lab: Lab, options: dict[str, Any]) -> None:
     """What stands behind them is claimed, and they stay where they are, at the head and in order."""
     first, second, third = stall(lab, 3, **options)
     fresh = [new(**options) for _ in range(4)]
