@@ -11,10 +11,10 @@ PYTEST_ARGS ?=
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check bench clean
+.PHONY: help demo test test-full test-cluster chaos check bench clean
 
 help:  ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1	/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1	/' | expand -t 16
 	@echo 'EVENTQ_TEST_SERVER=redis tests against the redis-server in PATH; PYTEST_ARGS="-k lease" picks tests.'
 
 demo: $(VENV)/.runtime  ## Run real jobs over a folder and watch them (FOLDER=path)
@@ -23,8 +23,15 @@ demo: $(VENV)/.runtime  ## Run real jobs over a folder and watch them (FOLDER=pa
 test: $(VENV)/.dev  ## Run the tests, except those marked full
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-full: $(VENV)/.dev  ## Run all tests
+test-full: $(VENV)/.dev  ## Run all tests, then the core ones on a cluster
 	$(PYTEST) -m "" $(PYTEST_ARGS)
+	$(MAKE) test-cluster
+
+test-cluster: $(VENV)/.dev  ## Run the core's tests on a cluster of three
+	EVENTQ_TEST_SERVER=cluster $(PYTEST) $(PYTEST_ARGS) tests/lua tests/integration
+
+chaos: $(VENV)/.dev  ## Run everything that breaks things on purpose (SEED=number replays)
+	$(PYTEST) -m "" -rP $(PYTEST_ARGS) tests/chaos tests/integration/test_fencing.py
 
 check: $(VENV)/.dev  ## Lint, format, types, layers, house rules
 	$(BIN)/ruff check

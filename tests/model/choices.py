@@ -1,0 +1,39 @@
+"""What the machine chooses from: how jobs are added and kept, how runs end, who is meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+
+from eventq.commands.work import Retention
+from eventq.options import Keep
+
+from ..lua.lab import LEASE_MS, RULES
+
+#: A run to name: whether a zombie's is meant, and which one.
+Pick = tuple[bool, int]
+
+PLACES: list[dict[str, Any]] = [
+    {}, {}, {}, {}, {"delay": 5}, {"delay": 60}, {"priority": 1}, {"priority": 2}, {"lifo": True},
+    {"delay": 5, "priority": 1}, {"delay": 5, "lifo": True}, {"data": '"' + "x" * 1_100 + '"'},
+]  # fmt: skip
+KEEPS: list[dict[str, Any]] = [
+    {}, {}, {"remove_on_complete": True, "remove_on_fail": True}, {"remove_on_complete": False, "remove_on_fail": False},
+    {"remove_on_complete": 1, "remove_on_fail": 2}, {"remove_on_complete": Keep(age=30), "remove_on_fail": Keep(age=5)},
+    {"remove_on_complete": Keep(count=2, age=30), "remove_on_fail": Keep(count=1, age=5)},
+]  # fmt: skip
+#: Rules of the queue: the usual ones, tight ones, age on one side and nothing on the other.
+RETENTIONS = [RULES, Retention((3, 60_000), (1, -1)), Retention((-1, 20_000), (-1, -1))]
+#: word, extra of a retry, result.
+ENDS: list[tuple[str, int, str]] = [
+    ("completed", 0, ""), ("completed", 0, '"done"'), ("completed", 0, "1"), ("completed", 0, "null"),
+    ("failed", 0, ""), ("exhausted", 0, ""), ("retry", 0, ""), ("retry", 5_000, ""),
+]  # fmt: skip
+
+WRITERS = st.integers(0, 2)
+RUNS = st.tuples(st.sampled_from([False, False, False, True]), st.integers(0, 20))
+JOBS = st.lists(st.integers(0, 30), min_size=1, max_size=4)
+LEASES = st.sampled_from([LEASE_MS, LEASE_MS // 3])
+STALLS = st.sampled_from([0, 1, 2, 2])
+SOME_RUNS = st.lists(RUNS, min_size=1, max_size=4)

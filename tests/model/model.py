@@ -1,0 +1,328 @@
+"""What a queue is meant to be, as a small Python value: told a call and the time it ran at, it says what must come of it.
+
+No Redis, no Lua, no columns: jobs, a line, ranks and tokens. It is compared with the server after every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from eventq.states import FINISHED, JobState
+
+if TYPE_CHECKING:
+    from eventq.commands.add import NewRecord
+    from eventq.commands.work import Held, Outcome, ProgressUpdate, Retention
+
+CALL_KEPT_MS = 86_400_000
+STALLED = '{"type":"Stalled","message":"the worker stopped renewing its lease"}'
+
+
+@dataclass(slots=True)
+class ModelJob:
+    """One job. rank: its place among prioritized jobs, kept for good once it has one. rule: by which it is kept, once finished."""
+
+    id: str
+    priority: int
+    lifo: bool
+    state: JobState = JobState.WAITING
+    token: str = "-"
+    lease_ends: int = 0
+    due: tuple[int, int] = (0, 0)
+    rank: tuple[int, int] | None = None
+    starts: int = 0
+    fails: int = 0
+    stalls: int = 0
+    releases: int = 0
+    finished: int = 0
+    rule: str = ""
+    expires: int = 0
+    result: str = ""
+    progress: str = ""
+
+    @property
+    def counters(self) -> tuple[int, int, int, int]:
+        """Starts, fails, stalls, releases."""
+        return self.starts, self.fails, self.stalls, self.releases
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether only its own age, or nothing, ends it."""
+        return self.rule == "forever" or self.rule.startswith("age:")
+
+
+class Model:
+    """A queue. Every method is one call at one time; it returns what the server must answer."""
+
+    def __init__(self, retention: Retention) -> None:
+        self.retention = retention
+        self.jobs: dict[str, ModelJob] = {}
+        #: Entries of the line in order; one whose job is not waiting is a hole.
+        self.line: list[str] = []
+        self.paused = False
+        #: Writer -> number and time of its last call.
+        self.calls: dict[str, tuple[int, int]] = {}
+        self._order = 0
+        self._swept_at = 0
+        self._aged_at = 0
+
+    def is_live(self, job_id: str, token: str) -> bool:
+        """Whether this token may still write."""
+        job = self.jobs.get(job_id)
+        return job is not None and job.state is JobState.ACTIVE and job.token == token
+
+    def of(self, state: JobState, key: Callable[[ModelJob], object]) -> list[ModelJob]:
+        """Return the jobs of a state in this order."""
+        return sorted((job for job in self.jobs.values() if job.state is state), key=key)  # type: ignore[arg-type]
+
+    # -- adding
+
+    def add(self, now: int, records: Sequence[NewRecord]) -> list[int]:
+        """Store what is not there yet; return the indexes of the others."""
+        existing: list[int] = []
+        tail: list[str] = []
+        for index, record in enumerate(records):
+            if record.id in self.jobs:
+                existing.append(index)
+                continue
+            job = self.jobs[record.id] = ModelJob(record.id, record.options.priority, "l" in record.options.flags)
+            delay = int(record.place.removeprefix("+") or 0)
+            if delay:
+                job.state, job.due = JobState.DELAYED, (now + delay, self._next())
+            elif job.priority:
+                self._rank(job)
+            elif job.lifo:
+                self.line.insert(0, job.id)
+            else:
+                tail.append(job.id)
+        self.line += tail
+        return existing
+
+    # -- running
+
+    def work(
+        self,
+        now: int,
+        wanted: int,
+        tokens: str,
+        lease: int,
+        *,
+        progress: Sequence[ProgressUpdate] = (),
+        outcomes: Sequence[Outcome] = (),
+    ) -> tuple[list[int], list[tuple[str, str]], int | None]:
+        """Settle and claim: refused indexes, (id, token) of the claimed in order, ms until the next delayed job is due."""
+        for update in progress:
+            if self.is_live(update.job_id, update.token):
+                self.jobs[update.job_id].progress = update.value
+        stale = self._settle(now, outcomes)
+        self._promote(now)
+        claimed = self._claim(wanted) if not self.paused else []
+        for index, job in enumerate(claimed):
+            job.state, job.token, job.lease_ends, job.starts = JobState.ACTIVE, f"{tokens}{index}", now + lease, job.starts + 1
+        return stale, [(job.id, job.token) for job in claimed], self.next_due(now)
+
+    def next_due(self, now: int) -> int | None:
+        """Return the ms until the next delayed job is due."""
+        delayed = self.of(JobState.DELAYED, lambda job: job.due)
+        return max(0, delayed[0].due[0] - now) if delayed else None
+
+    def _claim(self, wanted: int) -> list[ModelJob]:
+        picked: dict[str, ModelJob] = {}
+        looked = 0
+        for entry in self.line:
+            if len(picked) == wanted:
+                break
+            looked += 1
+            job = self.jobs.get(entry)
+            if job is not None and job.state is JobState.WAITING:
+                picked.setdefault(entry, job)
+        if wanted:
+            del self.line[:looked]
+        ranked = self.of(JobState.PRIORITIZED, lambda job: job.rank)
+        return [*picked.values(), *ranked[: wanted - len(picked)]]
+
+    def _settle(self, now: int, outcomes: Sequence[Outcome]) -> list[int]:
+        stale: list[int] = []
+        ended: dict[JobState, list[ModelJob]] = {state: [] for state in FINISHED}
+        for index, outcome in enumerate(outcomes):
+            if not self.is_live(outcome.job_id, outcome.token):
+                stale.append(index)
+                continue
+            job = self.jobs[outcome.job_id]
+            job.token, job.result = "-", outcome.body or job.result
+            job.fails += outcome.word != "completed"
+            if outcome.word == "retry":
+                self._retry(job, now, int(outcome.extra))
+            else:
+                job.state = JobState.COMPLETED if outcome.word == "completed" else JobState.FAILED
+                job.finished, job.rule = now, str(outcome.extra)
+                ended[job.state].append(job)
+        aged_at = self._aged_at
+        for state in FINISHED:
+            self._keep(now, state, ended[state], aged_at)
+        return stale
+
+    def _retry(self, job: ModelJob, now: int, delay: int) -> None:
+        if delay:
+            job.state, job.due = JobState.DELAYED, (now + delay, self._next())
+        else:
+            self._line_up([job], at_head=False)
+
+    def renew(self, now: int, lease: int, jobs: Sequence[Held]) -> list[int]:
+        """Move the deadlines of live runs; return the indexes of the others."""
+        lost: list[int] = []
+        for index, held in enumerate(jobs):
+            if self.is_live(held.job_id, held.token):
+                self.jobs[held.job_id].lease_ends = now + lease
+            else:
+                lost.append(index)
+        return lost
+
+    def release(self, _: int, jobs: Sequence[Held]) -> int:
+        """Give live runs back, to the head in the order they are named; return how many."""
+        released = {held.job_id: self.jobs[held.job_id] for held in jobs if self.is_live(held.job_id, held.token)}
+        for job in released.values():
+            job.releases += 1
+        self._line_up([*released.values()], at_head=True)
+        return len(released)
+
+    # -- managing
+
+    def pause(self, _: int, paused: bool) -> bool:
+        """Pause or resume; return whether it changed anything."""
+        changed, self.paused = self.paused != paused, paused
+        return changed
+
+    def retry(self, _: int, ids: Sequence[str], state: JobState, *, reset: bool) -> str:
+        """Put finished jobs back in line; return a letter for each."""
+        verdict = ""
+        for job_id in ids:
+            job = self.jobs.get(job_id)
+            if job is None or job.state is not state:
+                verdict += "m" if job is None else "s"
+                continue
+            verdict += "r"
+            job.result, job.finished, job.rule, job.expires = "", 0, "", 0
+            if reset:
+                job.fails = job.stalls = 0
+            self._line_up([job], at_head=False)
+        return verdict
+
+    def remove(self, _: int, ids: Sequence[str]) -> str:
+        """Remove jobs that do not run; return a letter for each. One in the line leaves a hole."""
+        verdict = ""
+        for job_id in ids:
+            job = self.jobs.get(job_id)
+            if job is None:
+                verdict += "m"
+            elif job.state is JobState.ACTIVE:
+                verdict += "a"
+            else:
+                verdict += "d"
+                del self.jobs[job_id]
+        return verdict
+
+    # -- upkeep
+
+    def sweep(self, now: int, lease: int, max_stalls: int) -> tuple[int, int, bool, int | None, int | None, bool]:
+        """Take back what lost its worker, promote what is due.
+
+        Reclaimed, promoted, whether there is more, ms until the next lease ends, the next job is due, whether anything is in line.
+        """
+        expired = [job for job in self.of(JobState.ACTIVE, lambda job: (job.lease_ends, job.id)) if job.lease_ends <= now]
+        reclaimed = 0
+        if expired and now - self._swept_at > lease / 2:
+            for job in expired:
+                job.lease_ends = now + lease // 3
+        elif expired:
+            self._stall(now, expired, max_stalls)
+            reclaimed = len(expired)
+        promoted = self._promote(now)
+        self._swept_at = now
+        ends = [job.lease_ends for job in self.jobs.values() if job.state is JobState.ACTIVE]
+        in_line = bool(self.line) or any(job.state is JobState.PRIORITIZED for job in self.jobs.values())
+        next_end = max(0, min(ends) - now) if ends else None
+        return reclaimed, promoted, False, next_end, self.next_due(now), in_line and not self.paused
+
+    def _stall(self, now: int, jobs: Sequence[ModelJob], max_stalls: int) -> None:
+        for job in jobs:
+            job.token, job.stalls = "-", job.stalls + 1
+            if job.stalls > max_stalls:
+                job.state, job.finished, job.rule, job.result = JobState.FAILED, now, "", STALLED
+        self._line_up([job for job in jobs if job.state is not JobState.FAILED], at_head=True)
+        if any(job.state is JobState.FAILED for job in jobs):
+            self._evict(now, JobState.FAILED, *self.retention.failed, self._aged_at)
+
+    def run_timers(self, now: int) -> bool:
+        """End what expired; return whether there is more to do."""
+        self._forget(job for job in self.jobs.values() if job.expires and job.expires <= now)
+        aged_at = self._aged_at
+        for state, (_, age) in zip(FINISHED, (self.retention.completed, self.retention.failed), strict=True):
+            self._evict(now, state, -1, age, aged_at)
+        self._aged_at = now
+        self.calls = {writer: call for writer, call in self.calls.items() if call[1] + CALL_KEPT_MS > now}
+        return False
+
+    # -- what the others share
+
+    def _next(self) -> int:
+        self._order += 1
+        return self._order
+
+    def _rank(self, job: ModelJob) -> None:
+        job.state, job.rank = JobState.PRIORITIZED, job.rank or (job.priority, self._next())
+
+    def _line_up(self, jobs: Sequence[ModelJob], *, at_head: bool) -> None:
+        """Back into line: a ranked job at its own place, the others at the head or the tail."""
+        plain: list[str] = []
+        for job in jobs:
+            job.token = "-"
+            if job.rank:
+                job.state = JobState.PRIORITIZED
+            else:
+                job.state = JobState.WAITING
+                plain.append(job.id)
+        self.line[:] = [*plain, *self.line] if at_head else [*self.line, *plain]
+
+    def _promote(self, now: int) -> int:
+        due = [job for job in self.of(JobState.DELAYED, lambda job: job.due) if job.due[0] <= now]
+        for job in due:
+            if job.priority:
+                self._rank(job)
+            else:
+                self._line_up([job], at_head=job.lifo)
+        return len(due)
+
+    def _forget(self, jobs: Iterable[ModelJob]) -> None:
+        for job in list(jobs):
+            del self.jobs[job.id]
+
+    def _keep(self, now: int, state: JobState, ended: Sequence[ModelJob], aged_at: int) -> None:
+        """Keep what just finished as its rule says: its own, or the queue's; the smallest count among them decides."""
+        self._forget(job for job in ended if job.rule == "0")
+        kept = [job for job in ended if job.rule != "0"]
+        counts: list[int] = []
+        for job in kept:
+            parts = dict(part.split(":") for part in job.rule.split() if ":" in part)
+            job.expires = now + int(parts["age"]) if "age" in parts else 0
+            counts += [int(parts["count"])] if "count" in parts else []
+        keep, age = self.retention.completed if state is JobState.COMPLETED else self.retention.failed
+        if all(job.rule for job in kept):
+            keep, age = -1, -1
+        if keep >= 0:
+            counts.append(keep)
+        if kept:
+            self._evict(now, state, min(counts, default=-1), age, aged_at)
+
+    def _evict(self, now: int, state: JobState, keep: int, age: int, aged_at: int) -> None:
+        """Remove the oldest beyond `keep`; or, looked at once a second, those older than `age`."""
+        finished = self.of(state, lambda job: (job.finished, job.id))
+        loose = [job for job in finished if not job.is_pinned]
+        # Counts are kept in slices of 1 %, so that the cost is shared: none of the model's is large enough for that.
+        excess = len(loose) - keep if keep >= 0 else 0
+        if excess > 0:
+            self._forget(loose[:excess])
+        elif age >= 0 and now - aged_at >= 1000:
+            self._aged_at = now
+            self._forget(job for job in loose if job.finished < now - age)

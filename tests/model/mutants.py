@@ -1,0 +1,195 @@
+"""Small ways to break eventq, each undoing one guard, and the tests that must notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+MODEL: Final = "tests/model/test_model.py::test_the_queue_is_what_the_model_says"
+NUMBERED: Final = "tests/lua/test_numbered_calls.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """edits: (file of the package, old text, new text); the old text stands in that file exactly once.
+
+    tests: what must fail. quick: caught in a moment, so that every run of the suite shows that mutants are caught.
+    """
+
+    name: str
+    edits: tuple[tuple[str, str, str], ...]
+    tests: tuple[str, ...] = (MODEL,)
+    quick: bool = False
+
+    @property
+    def by_file(self) -> dict[str, list[tuple[str, str]]]:
+        """The edits by file."""
+        return {file: [(old, new) for other, old, new in self.edits if other == file] for file, _, _ in self.edits}
+
+
+MUTANTS: Final = (
+    # -- the scripts
+    Mutant(
+        "settle takes any token",
+        (
+            (
+                "lua/include/settle.lua",
+                "local prefix, text = 'active ' .. argv[at + 1] .. ' ', current[index]",
+                "local text = current[index]\n    local prefix = match(text or '', '^active %S+ ') or '?'",
+            ),
+        ),
+        quick=True,
+    ),
+    Mutant(
+        "settle writes the result before it checks the token",
+        (
+            (
+                "lua/include/settle.lua",
+                "  if not text or done[id] or",
+                "  if argv[at + 4] ~= '' then redis.call('HSET', results_key, id, argv[at + 4]) end\n  if not text or done[id] or",
+            ),
+        ),
+    ),
+    Mutant(
+        "settle leaves the lease",
+        (("lua/include/settle.lua", "  redis.call('ZREM', leases_key, unpack(recorded))\n", ""),),
+    ),
+    Mutant(
+        "settle takes a run twice in one batch",
+        (("lua/include/settle.lua", "if not text or done[id] or sub(", "if not text or sub("),),
+    ),
+    Mutant(
+        "renewal resurrects",
+        (
+            (
+                "lua/renew_leases.lua",
+                "  if runs[index] and string.sub(runs[index], 1, #prefix) == prefix then",
+                "  if runs[index] then redis.call('HSET', runs_key, id, (string.gsub(runs[index], '^%S+ %S+ ', prefix, 1)))",
+            ),
+            ("lua/renew_leases.lua", "'ZADD', leases_key, 'XX', unpack", "'ZADD', leases_key, unpack"),
+        ),
+    ),
+    Mutant(
+        "renewal takes any token",
+        (("lua/renew_leases.lua", "local prefix = 'active ' .. ARGV[4 + index * 2] .. ' '", "local prefix = 'active '"),),
+    ),
+    Mutant(
+        "replay ignored",
+        (("lua/include/call.lua", "  if number == last then replayed = reply end\n", ""),),
+        tests=(f"{NUMBERED}::test_the_same_call_twice_has_one_effect",),
+        quick=True,
+    ),
+    Mutant(
+        "replay ignored, as the model sees it",
+        (("lua/include/call.lua", "  if number == last then replayed = reply end\n", ""),),
+    ),
+    Mutant(
+        "replayed claim hands out what was taken away",
+        (("lua/include/replay.lua", "local ours = record and run and", "local ours = record and run or"),),
+    ),
+    Mutant(
+        "an older call runs",
+        (("lua/include/call.lua", "  if tonumber(number) < tonumber(last) then return {'STALE', last} end\n", ""),),
+    ),
+    Mutant(
+        "a hole is handed out",
+        (("lua/include/claim.lua", "in_line = string.sub(run, 1, #state + 1) == state .. ' '", "in_line = true"),),
+    ),
+    Mutant(
+        "a hole is not dropped",
+        (
+            (
+                "lua/include/claim.lua",
+                "if taken > 0 then redis.call('LPOP', wait_key, taken) end",
+                "if taken > holes then redis.call('LPOP', wait_key, taken - holes) end",
+            ),
+        ),
+    ),
+    Mutant(
+        "a removed job leaves no hole to count",
+        (("lua/remove_jobs.lua", "if holes > 0 then redis.call('HINCRBY', meta_key, 'holes', holes) end\n", ""),),
+    ),
+    Mutant(
+        "claim loses a job's place among its priority",
+        (("lua/include/claim.lua", "(places[id] or '-')", "'-'"),),
+    ),
+    Mutant(
+        "progress takes any token",
+        (("lua/include/progress.lua", "local prefix = 'active ' .. ARGV[at + 1] .. ' '", "local prefix = 'active '"),),
+    ),
+    Mutant(
+        "release takes any token",
+        (("lua/release_jobs.lua", "run.token == ARGV[at + 1]", "run.token ~= ''"),),
+    ),
+    Mutant(
+        "released jobs go to the tail",
+        (("lua/release_jobs.lua", "'head')", "'tail')"),),
+    ),
+    Mutant(
+        "sweep does not clear the token",
+        (("lua/include/reclaim.lua", "run.token, run.worker = '-', '-'", "run.worker = '-'"),),
+    ),
+    Mutant(
+        "sweep without the grant after an unwatched while",
+        (("lua/sweep_queue.lua", "if #expired > 0 and now - swept_at > lease / 2 then", "if false then"),),
+    ),
+    Mutant(
+        "stalled jobs come back in reverse",
+        (("lua/include/reclaim.lua", "for index = #back, 1, -1 do", "for index = 1, #back do"),),
+    ),
+    Mutant(
+        "one stall too few",
+        (("lua/include/reclaim.lua", "if run.stalls > max_stalls then", "if run.stalls >= max_stalls then"),),
+    ),
+    Mutant(
+        "seq not advanced",
+        (("lua/include/emit.lua", "seq, start, size = seq + n, index + 1, 0", "start, size = index + 1, 0"),),
+    ),
+    Mutant(
+        "a paused queue hands out jobs",
+        (("lua/settle_and_claim.lua", "if wanted > 0 and not paused then", "if wanted > 0 then"),),
+    ),
+    Mutant(
+        "delayed jobs are promoted early",
+        (("lua/include/promote.lua", "'(' .. (now + 1), 'LIMIT'", "'+inf', 'LIMIT'"),),
+    ),
+    # -- the worker and its client
+    Mutant(
+        "runner takes a new number when it repeats a call",
+        (
+            (
+                "client/runner.py",
+                'reply = await self._persist(f"script {command.script.name}", words, command.script.text, error)',
+                "self._number += 1\n"
+                '                reply = await self._persist("", command.words(self._writer, self._number), command.script.text, error)',
+            ),
+        ),
+        tests=("tests/integration/test_connections.py::test_lost_answers_are_asked_for_again",),
+    ),
+    Mutant(
+        "worker tells refused outcomes as recorded",
+        (("runs.py", "            if index in stale:\n", "            if index in ():\n"),),
+        tests=("tests/model/test_worker.py::test_a_refused_outcome_is_told_as_a_lost_lease",),
+        quick=True,
+    ),
+    Mutant(
+        "heartbeat does not tell lost tokens",
+        (("heartbeat.py", "            if gone:\n", "            if gone and not gone:\n"),),
+        tests=("tests/model/test_worker.py::test_a_run_whose_lease_is_gone_is_cancelled",),
+    ),
+    Mutant(
+        "a run past its deadline goes on",
+        (("fence.py", "            self._expired(overdue)\n", "            self._ask()\n"),),
+        tests=("tests/integration/test_recovery.py::test_a_pause_of_the_server_is_no_reason_to_reclaim_everything",),
+    ),
+    Mutant(
+        "lane starts jobs that were taken away",
+        (("commands/work.py", "        if record:\n", "        if record is not None:\n"),),
+        tests=(f"{NUMBERED}::test_a_replayed_claim_leaves_out_what_was_taken_away",),
+    ),
+    Mutant(
+        "worker starts jobs that arrive after a pause",
+        (("worker.py", "        if not self._lanes.claiming:\n", "        if not self._lanes:\n"),),
+        tests=("tests/integration/test_shutdown.py::test_jobs_that_arrive_after_a_pause_go_back_in_order",),
+    ),
+)
