@@ -23,6 +23,7 @@ from eventq import scripts
 
 from .packaging.wheel import extras_env, wheel, wheel_env
 from .servers import ServerKind, TestServer, chosen_kind, find_binary, missing_reason, wants_cluster
+from .tls import tls_missing_reason
 from .topologies import RoamingRedis, TestCluster
 
 __all__ = ["extras_env", "wheel", "wheel_env"]
@@ -53,11 +54,23 @@ def server_kind() -> ServerKind:
     """Which server this run is about; skips where it is missing."""
     kind = chosen_kind()
     if find_binary(kind) is None:
-        reason = missing_reason(kind)
-        if os.environ.get("EVENTQ_REQUIRE_SERVERS") == "1":
-            pytest.fail(f"EVENTQ_REQUIRE_SERVERS=1, but there is {reason}", pytrace=False)
-        pytest.skip(reason)
+        skip_for(missing_reason(kind))
     return kind
+
+
+def skip_for(reason: str) -> None:
+    """Skip, as something is missing on this machine; fail where nothing may be."""
+    if os.environ.get("EVENTQ_REQUIRE_SERVERS") == "1":
+        pytest.fail(f"EVENTQ_REQUIRE_SERVERS=1, but there is {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def tls_tools() -> None:
+    """A server that speaks TLS, and what makes certificates; skips where one of them is missing."""
+    reason = tls_missing_reason()
+    if reason is not None:
+        skip_for(reason)
 
 
 @pytest.fixture(scope="session")

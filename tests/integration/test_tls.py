@@ -11,18 +11,17 @@ from eventq import Job, NewJob, Queue, Worker
 from eventq.errors import ConfigurationError, QueueUnavailable, ServerRefused
 from eventq.events import CompletedEvent
 
-from ..tls import Certificate, TlsServer, tls_missing_reason
+from ..tls import Certificate, TlsServer
 from .recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REASON = tls_missing_reason()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = pytest.mark.usefixtures("tls_tools")
 
 
 @pytest.fixture
-def tls_server() -> Iterator[TlsServer]:
+def tls_server(tls_tools: None) -> Iterator[TlsServer]:
     """A server that speaks TLS only."""
     with TlsServer() as server:
         yield server

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AskError, AuthenticationError, ClusterDownError, MovedError, ResponseError, TryAgainError
 from redis.retry import Retry
 
-from ..topologies import Certificate, RoamingRedis, TestCluster, TestSentinel, TlsServer, slot_of, tls_missing_reason
+from ..topologies import Certificate, RoamingRedis, TestCluster, TestSentinel, TlsServer, slot_of
 
 if TYPE_CHECKING:
     from ..servers import ServerKind
@@ -190,15 +190,7 @@ def pings(url: str) -> bool:
             return False
 
 
-@pytest.fixture
-def with_tls() -> None:
-    """Skip where no server speaks TLS."""
-    reason = tls_missing_reason()
-    if reason is not None:
-        pytest.skip(reason)
-
-
-@pytest.mark.usefixtures("with_tls")
+@pytest.mark.usefixtures("tls_tools")
 @pytest.mark.parametrize(("certificate", "through"), [("valid", True), ("expired", False), ("stranger", False)])
 def test_only_a_valid_certificate_is_trusted(certificate: Certificate, through: bool) -> None:
     """A client gets through to a server with the right certificate only, and to no server in plain text."""
@@ -208,7 +200,7 @@ def test_only_a_valid_certificate_is_trusted(certificate: Certificate, through: 
             plain.ping()
 
 
-@pytest.mark.usefixtures("with_tls")
+@pytest.mark.usefixtures("tls_tools")
 def test_a_client_may_have_to_show_a_certificate() -> None:
     """A server that asks its clients for a certificate lets in those who have one of the same authority."""
     with TlsServer(client_auth=True) as server:
