@@ -198,6 +198,11 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._runs.slot_freed = self._slot_freed
         self._runs.give_back = self._releases.give_back
         self._runs.tell = self._reporter.tell
+        self._assemble_leases(lease)
+
+    def _assemble_leases(self, lease: float) -> None:
+        """Make what renews leases, takes back those of others, and stops runs whose own is in doubt."""
+        on_fault = self._runs.error
         self._scheduler = QueueScheduler(
             self.queue,
             lease=lease,
