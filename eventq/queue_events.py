@@ -277,20 +277,20 @@ class EventStream:
 
         What came after is undone, and what stands there now is new, even if it is older than what was read.
         """
-        low, high = 0, len(self._marks)
-        while low < high:
-            middle = (low + high) // 2
-            entry_id, seq = self._marks[middle]
+        oldest = await self._reading.run_verb(first_entry(self._context.keys))
+        marks = [mark for mark in self._marks if oldest and _order(mark[0]) >= _order(oldest[0].id)]  # the others were trimmed
+        common = 0
+        undone = len(marks)
+        while common < undone:
+            middle = (common + undone) // 2
+            entry_id, seq = marks[middle]
             found = await self._reading.run_verb(last_entry(self._context.keys, entry_id))
             if found and found[0].id == entry_id and _end_of(found[0]) == seq:
-                low = middle + 1
+                common = middle + 1
             else:
-                high = middle
-        if low == 0:
-            return None
-        while len(self._marks) > low:
-            self._marks.pop()
-        return Position(epoch, *self._marks[-1])
+                undone = middle
+        self._marks = deque(marks[:common], maxlen=_MARKS)
+        return Position(epoch, *marks[common - 1]) if common else None
 
     def _go_back(self, to: Position) -> None:
         undone = max(0, self._position.seq - to.seq)
@@ -347,6 +347,10 @@ def _number(entry: Entry, field: str) -> int | None:
     """Return a field's number; None in an entry that is none of ours."""
     text = entry.fields.get(field, "")
     return int(text) if text.isdecimal() and len(text) <= 16 else None
+
+
+def _order(entry_id: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in entry_id.split("-"))
 
 
 def _end_of(entry: Entry) -> int | None:

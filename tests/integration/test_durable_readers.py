@@ -655,10 +655,37 @@ async def test_a_lost_tail_is_told_and_its_numbers_are_read_again(
             kill_readers(redis_client)
         lost = (await take(stream, 1))[0]
         assert isinstance(lost, LostEvent)
-        assert (lost.reason, lost.count, lost.seq) == ("rollback", 0, 20)
+        assert (lost.reason, lost.count, lost.seq, lost.undone) == ("rollback", 0, 20, 10)
         await add_one_by_one(queue, 2)
         assert [event.seq for event in await take(stream, again + 2)] == list(range(21, 23 + again))
         assert stream.lost == 0
+
+
+@pytest.mark.parametrize("trimmed", [False, True], ids=["whole", "trimmed"])
+async def test_what_a_new_primary_wrote_before_our_last_entry_is_read(
+    url: str, queue_name: str, redis_client: redis.Redis, trimmed: bool
+) -> None:
+    """While we still read from the old one it numbered 15 events of its own, some older than those we read: none is skipped."""
+    async with Queue(queue_name, url=url) as queue, queue.events() as stream:
+        key = queue.context.keys["events"]
+        await add_one_by_one(queue, 30)
+        await take(stream, 30)
+        entries: Any = redis_client.xrange(key)
+        parted = entries[19][0].decode()
+        lose_tail(redis_client, queue, 20)
+        await add_one_by_one(queue, 15)
+        later: Any = redis_client.xrange(key, f"({parted}")
+        made_again = [(f"{parted.partition('-')[0]}-{1000 + number}", fields) for number, (_, fields) in enumerate(later)]
+        redis_client.delete(key)
+        for entry_id, fields in [*entries[:20], *made_again]:
+            redis_client.xadd(key, fields, id=entry_id)
+        if trimmed:
+            redis_client.xtrim(key, minid=parted)
+        kill_readers(redis_client)
+        lost, *events = await take(stream, 16)
+        assert isinstance(lost, LostEvent)
+        assert (lost.reason, lost.count, lost.seq, lost.undone) == ("rollback", 0, 20, 10)
+        assert [event.seq for event in events] == list(range(21, 36))
 
 
 @pytest.mark.slow
