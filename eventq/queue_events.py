@@ -20,7 +20,7 @@ from eventq.commands.events import (
     server_time,
     stream_state,
 )
-from eventq.errors import ConfigurationError, EventqError, QueueUnavailable
+from eventq.errors import ConfigurationError, EventqError, QueueUnavailable, ServerRefused
 from eventq.events import Event, LostEvent, UnreadableEntry, parse_entry
 from eventq.ids import random_text
 from eventq.keys import check_queue_name
@@ -217,8 +217,11 @@ class EventStream:
         while self._lost_name:
             try:
                 await self._acquire()
-            except QueueUnavailable as error:
+            except (QueueUnavailable, ServerRefused) as error:
+                if isinstance(error, ServerRefused) and error.code != "MISCONF":
+                    raise
                 log.warning("queue %s: reader %s waits for its name: %s", self._context.name, self._consumer, error)
+                await asyncio.sleep(HOLD / 10)
 
     async def _hold(self, hold_ms: int, position: Position | None = None) -> Hold:
         if self._consumer is None:

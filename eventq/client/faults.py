@@ -71,6 +71,9 @@ def code_of(error: Exception) -> str:
     """Return the code of an error reply, or CERTIFICATE; of anything else its first word, which is no code."""
     if isinstance(error.__cause__ or error.__context__, SSLCertVerificationError):
         return "CERTIFICATE"
+    said = getattr(error, "status_code", None)  # redis-py 8 and newer say it
+    if said in _REMEDIES:
+        return str(said)
     for cls, code in _CODES:
         if isinstance(error, cls):
             return code

@@ -11,6 +11,8 @@ from eventq.options import Keep
 
 from ..lua.lab import LEASE_MS, RULES
 
+#: The last-chance rule of a claim: after how many stalls a job is on it (0: no such rule), whether one may be claimed.
+Risk = tuple[int, bool]
 #: A run to name: whether a zombie's is meant, and which one.
 Pick = tuple[bool, int]
 
@@ -23,6 +25,14 @@ KEEPS: list[dict[str, Any]] = [
     {"remove_on_complete": 1, "remove_on_fail": 2}, {"remove_on_complete": Keep(age=30), "remove_on_fail": Keep(age=5)},
     {"remove_on_complete": Keep(count=2, age=30), "remove_on_fail": Keep(count=1, age=5)},
 ]  # fmt: skip
+#: Jobs that are added in time for their worker to be lost, by place and own id: often none.
+Lost = list[tuple[dict[str, Any], str | None]]
+_LOST: Lost = [
+    ({}, None), ({}, None), ({}, "own-1"), ({"lifo": True}, "own-2"), ({"priority": 1}, None), ({"priority": 1}, None),
+]  # fmt: skip
+LOST: st.SearchStrategy[Lost] = st.just([]) | st.lists(st.sampled_from(_LOST), min_size=2, max_size=4)
+#: What happens to the line besides: nothing, a job in it is removed, a job stands in it twice.
+GAPS = st.sampled_from(["", "", "hole", "hole", "twice"])
 #: Rules of the queue: the usual ones, tight ones, age on one side and nothing on the other.
 RETENTIONS = [RULES, Retention((3, 60_000), (1, -1)), Retention((-1, 20_000), (-1, -1))]
 #: word, extra of a retry, result.
@@ -36,4 +46,5 @@ RUNS = st.tuples(st.sampled_from([False, False, False, True]), st.integers(0, 20
 JOBS = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 LEASES = st.sampled_from([LEASE_MS, LEASE_MS // 3])
 STALLS = st.sampled_from([0, 1, 2, 2])
+RISKS: st.SearchStrategy[Risk] = st.sampled_from([(0, True), (1, True), (1, True), (1, False), (2, True), (2, False)])
 SOME_RUNS = st.lists(RUNS, min_size=1, max_size=4)

@@ -1,220 +1,53 @@
-"""The machine: random calls by several writers, each made on the real server and on the model, then everything recounted."""
+"""The machine: what may happen to a queue, at random and by several writers."""
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import initialize, rule
 
-from eventq.client import Server, SyncRunner
 from eventq.commands.add import NewRecord, add_jobs
 from eventq.commands.manage import pause_queue, remove_jobs, resume_queue, retry_jobs
 from eventq.commands.upkeep import run_timers, sweep_queue
 from eventq.commands.work import (
-    Claimed,
-    ClaimReply,
     Held,
     Outcome,
-    ProgressUpdate,
     Retention,
     release_jobs,
     renew_leases,
-    settle_and_claim,
 )
-from eventq.keys import COLUMNS
 from eventq.records import parse_record
-from eventq.states import FINISHED, IN_LINE, JobState
+from eventq.states import FINISHED, JobState
 
-from ..lua.invariants import check_queue
-from ..lua.lab import LEASE_MS, RULES, Clock, Lab, held, new, outcome, progress
-from .choices import ENDS, JOBS, KEEPS, LEASES, PLACES, RETENTIONS, RUNS, SOME_RUNS, STALLS, WRITERS, Pick
-from .model import Model
-from .recount import Recount
+from ..lua.lab import LEASE_MS, held, new, outcome, progress
+from .caller import Caller
+from .choices import (
+    ENDS,
+    GAPS,
+    JOBS,
+    KEEPS,
+    LEASES,
+    LOST,
+    PLACES,
+    RETENTIONS,
+    RISKS,
+    RUNS,
+    SOME_RUNS,
+    STALLS,
+    WRITERS,
+    Lost,
+    Pick,
+    Risk,
+)
 
 if TYPE_CHECKING:
     from eventq.commands.core import Command
 
-R = TypeVar("R")
 
-
-class Bench:
-    """What the examples of one test share: the server, a connection for each writer, the tally."""
-
-    def __init__(self, url: str, queue_name: str, clock: Clock) -> None:
-        self.url, self.clock = url, clock
-        self.names = (f"{queue_name}-{number}" for number in itertools.count(1))
-        server = Server(url)
-        self.writers = [SyncRunner(server, client_name=f"model-{number}") for number in range(3)]
-        self.tally: Counter[str] = Counter()
-        self.events: Counter[str] = Counter()
-
-    def close(self) -> None:
-        """Close the connections."""
-        for runner in self.writers:
-            runner.close()
-
-
-class QueueMachine(RuleBasedStateMachine):
-    """One queue and its model."""
-
-    def __init__(self, bench: Bench) -> None:
-        super().__init__()
-        self.bench = bench
-        self.lab = Lab(self.bench.url, next(self.bench.names), self.bench.clock)
-        self.model = Model(RULES)
-        self.recount = Recount(self.lab)
-        #: Every run ever handed out, by token, in order; zombies remember theirs.
-        self.runs: dict[str, Claimed] = {}
-        #: Ids of every job ever added.
-        self.ids: list[str] = ["nobody"]
-        #: Calls of each writer: number, command, and whether an answer is what a repetition of it must get.
-        self.sent: dict[str, list[tuple[int, Command[Any], Callable[[Any], bool]]]] = {}
-        self.earliest = 0
-        self._keeps = itertools.cycle(KEEPS)
-        #: Off while a call is on its way: what failed once is not looked at again.
-        self.is_sound = True
-        self.bench.tally["examples"] += 1
-
-    def teardown(self) -> None:
-        """Check once more, by other means and from the beginning; leave nothing behind."""
-        self.bench.events += self.recount.kinds
-        try:
-            if self.is_sound:
-                check_queue(self.lab)
-        finally:
-            self.lab.redis("UNLINK", *[self.lab.keys[column] for column in COLUMNS])
-            self.lab.close()
-
-    # -- calls
-
-    def call(
-        self,
-        writer: int,
-        command: Command[R],
-        expect: Callable[[int, str], object],
-        same: Callable[[R], object] = lambda answer: answer,
-        *,
-        seen: Callable[[R], None] = lambda _: None,
-    ) -> R:
-        """Make a call as this writer; what it answers and what it leaves behind must be what the model says.
-
-        expect: what the model makes of it, given the time it ran at and what its tokens begin with. same: the part of the answer
-        that is compared. seen: told the answer before it is judged.
-        """
-        self.is_sound = False
-        runner = self.bench.writers[writer]
-        answer = runner.run(command)
-        name, number = runner._writer, runner._number
-        self.recount.read()
-        seen(answer)
-        now = self.recount.now(name)
-        assert self.earliest <= now, "time goes backwards"
-        self.earliest = now
-        expected = expect(now, f"{name}.{number}.")
-        self.model.calls[name] = (number, now)
-        assert expected == same(answer), command
-        self.recount.check(self.model)
-        self.is_sound = True
-        self.sent.setdefault(name, []).append((number, command, lambda again: same(again) == same(answer)))
-        self.bench.tally["calls"] += 1
-        return answer
-
-    def work(
-        self,
-        writer: int,
-        wanted: int,
-        lease: int = LEASE_MS,
-        *,
-        outcomes: Sequence[Outcome] = (),
-        updates: Sequence[ProgressUpdate] = (),
-    ) -> None:
-        """Settle and claim."""
-        command = settle_and_claim(
-            self.lab.keys,
-            worker=f"worker-{writer}",
-            lease_ms=lease,
-            wanted=wanted,
-            retention=self.model.retention,
-            progress=updates,
-            outcomes=outcomes,
-        )
-        offered = {index for index, each in enumerate(outcomes) if not self.model.is_live(each.job_id, each.token)}
-
-        def expect(now: int, tokens: str) -> object:
-            return self.model.work(now, wanted, tokens, lease, progress=updates, outcomes=outcomes)
-
-        def same(reply: ClaimReply) -> object:
-            return reply.stale, [(job.id, job.token) for job in reply.jobs], reply.next_due_ms
-
-        def seen(reply: ClaimReply) -> None:
-            self._offer("settle", len(offered), len(offered - set(reply.stale)))
-            self._offer("progress", *self._stale_progress(updates))
-
-        reply = self.call(writer, command, expect, same, seen=seen)
-        for job in reply.jobs:
-            assert self.recount.active[job.id].seq == job.fence, "a fence is the seq of its active event"
-            self.runs[job.token] = job
-        # A repeated claim hands out what is still this writer's, and cannot know what is due by now.
-        self._compare_again(writer, lambda again: self._same_claim(reply, again))
-
-    def _compare_again(self, writer: int, is_same: Callable[[Any], bool]) -> None:
-        """Say what the answer must be when the call that was just made is repeated."""
-        sent = self.sent[self.bench.writers[writer]._writer]
-        sent[-1] = (*sent[-1][:2], is_same)
-
-    def _same_claim(self, reply: ClaimReply, again: ClaimReply) -> bool:
-        left = [job for job in reply.jobs if self.model.is_live(job.id, job.token)]
-        facts = [(job.id, job.token, job.fence, job.record, job.apart) for job in left]
-        return (reply.stale, facts) == (
-            again.stale,
-            [(job.id, job.token, job.fence, job.record, job.apart) for job in again.jobs],
-        )
-
-    def _stale_progress(self, updates: Sequence[ProgressUpdate]) -> tuple[int, int]:
-        """Return how much progress was offered by runs that are over, and how much of it is stored."""
-        stale = [each for each in updates if not self.model.is_live(each.job_id, each.token)]
-        stored, live = self.recount.stored["progress"], {each.value for each in updates if each not in stale}
-        before = {job.id: job.progress for job in self.model.jobs.values()}
-        return len(stale), sum(
-            stored.get(each.job_id) == each.value != before.get(each.job_id) and each.value not in live for each in stale
-        )
-
-    def _offer(self, what: str, offered: int, accepted: int) -> None:
-        self.bench.tally["stale offered"] += offered
-        self.bench.tally[f"stale {what}"] += offered
-        self.bench.tally["stale accepted"] += accepted
-
-    def _live(self) -> list[Claimed]:
-        return [run for run in self.runs.values() if self.model.is_live(run.id, run.token)]
-
-    def _keep(self) -> dict[str, Any]:
-        """Return retention rules in turn, for jobs that are added by the way."""
-        return next(self._keeps)
-
-    def _be_busy(self, writer: int) -> None:
-        """See to it that something runs, so that few steps are about nothing; a paused queue stays as it is."""
-        if self._live() or self.model.paused:
-            return
-        if not any(job.state in IN_LINE for job in self.model.jobs.values()):
-            self.add(writer, [({}, self._keep(), None), ({"priority": 1}, self._keep(), None)], claims=0)
-        self.work(writer, 2)
-
-    def _pick(self, picks: Sequence[Pick]) -> list[Claimed]:
-        """Return the runs that are meant: live ones, or those of zombies; where there are none, the others."""
-        live = self._live()
-        dead = [run for run in self.runs.values() if not self.model.is_live(run.id, run.token)]
-        picked: list[Claimed] = []
-        for is_dead, number in picks:
-            among = (dead or live) if is_dead else (live or dead)
-            picked += [among[-1 - number % len(among)]] if among else []
-        return picked
-
-    def _stale(self, runs: Sequence[Claimed]) -> set[int]:
-        return {index for index, run in enumerate(runs) if not self.model.is_live(run.id, run.token)}
+class QueueMachine(Caller):
+    """The rules: one queue and its model go through whatever comes."""
 
     # -- what may happen
 
@@ -239,17 +72,28 @@ class QueueMachine(RuleBasedStateMachine):
         if claims:
             self.work(writer, claims)
 
-    @rule(writer=WRITERS, wanted=st.integers(1, 5), lease=LEASES)
-    def claim(self, writer: int, wanted: int, lease: int) -> None:
-        self.work(writer, wanted, lease)
+    def _be_busy(self, writer: int) -> None:
+        """See to it that something runs, so that few steps are about nothing; a paused queue stays as it is."""
+        if self._live() or self.model.paused:
+            return
+        if not any(job.state in IN_LINE for job in self.model.jobs.values()):
+            self.add(writer, [({}, self._keep(), None), ({"priority": 1}, self._keep(), None)], claims=0)
+        self.work(writer, 2)
+
+    @rule(writer=WRITERS, wanted=st.integers(1, 5), lease=LEASES, risk=RISKS, is_woken=st.booleans())
+    def claim(self, writer: int, wanted: int, lease: int, risk: Risk, is_woken: bool) -> None:
+        if is_woken:
+            self.take_marker()
+        self.work(writer, wanted, lease, risk=risk)
 
     @rule(
         writer=WRITERS,
         ends=st.lists(st.tuples(RUNS, st.sampled_from(ENDS)), min_size=1, max_size=4),
         wanted=st.integers(0, 2),
         reports=st.booleans(),
+        risk=RISKS,
     )
-    def settle(self, writer: int, ends: list[tuple[Pick, tuple[str, int, str]]], wanted: int, reports: bool) -> None:
+    def settle(self, writer: int, ends: list[tuple[Pick, tuple[str, int, str]]], wanted: int, reports: bool, risk: Risk) -> None:
         self._be_busy(writer)
         outcomes: list[Outcome] = []
         runs = self._pick([pick for pick, _ in ends])
@@ -258,7 +102,7 @@ class QueueMachine(RuleBasedStateMachine):
             rule = spec.remove_on_complete if word == "completed" else spec.remove_on_fail
             outcomes.append(outcome(run, word, delay if word == "retry" else rule, result=result))
         updates = [progress(run, str(index)) for index, run in enumerate(runs)] if reports else []
-        self.work(writer, wanted, outcomes=outcomes, updates=updates)
+        self.work(writer, wanted, outcomes=outcomes, updates=updates, risk=risk)
 
     @rule(writer=WRITERS, picks=SOME_RUNS, value=st.integers(0, 100))
     def report(self, writer: int, picks: list[Pick], value: int) -> None:
@@ -340,14 +184,31 @@ class QueueMachine(RuleBasedStateMachine):
         )
         self._compare_again(writer, lambda _: True)  # a repeated sweep only says that it was made
 
-    @rule(writer=WRITERS, max_stalls=STALLS)
-    def leases_end(self, writer: int, max_stalls: int) -> None:
-        """Every worker is silent for so long that even the grant after an unwatched while ends."""
-        self._be_busy(writer)
+    @rule(
+        writer=WRITERS,
+        max_stalls=STALLS,
+        lost=LOST,
+        gap=GAPS,
+        wanted=st.sampled_from([0, 1, 5, 5]),
+        risk=RISKS,
+    )
+    def leases_end(self, writer: int, max_stalls: int, lost: Lost, gap: str, wanted: int, risk: Risk) -> None:
+        """Every worker is silent for so long that even the grant after an unwatched while ends; who comes next is woken."""
+        if gap == "twice":
+            self.remove_and_add_again(writer, {}, 0)
+        if lost:
+            self.add(writer, [(place, self._keep(), job_id) for place, job_id in lost], 5)
+        else:
+            self._be_busy(writer)
         self._advance(61)
         self.sweep(writer, max_stalls)
         self._advance(21)
         self.sweep(writer, max_stalls)
+        if gap == "hole" and len(self.model.line) > 1:
+            second = self.model.line[1:2]
+            self.call(writer, remove_jobs(self.lab.keys, second), lambda now, _: self.model.remove(now, second))
+        if wanted:
+            self.claim(writer, wanted, LEASE_MS, risk, is_woken=True)
 
     @rule(writer=WRITERS)
     def timers(self, writer: int) -> None:

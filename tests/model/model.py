@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from eventq.commands.work import Held, Outcome, ProgressUpdate, Retention
 
 CALL_KEPT_MS = 86_400_000
+#: How many entries of the line one claim examines, and how many prioritized jobs it looks at beyond what it wants, once it may
+#: take no job on its last chance.
+EXAMINED, BEYOND = 500, 50
 STALLED = '{"type":"Stalled","message":"the worker stopped renewing its lease"}'
 
 
@@ -61,6 +64,10 @@ class Model:
         #: Entries of the line in order; one whose job is not waiting is a hole.
         self.line: list[str] = []
         self.paused = False
+        #: Whether idle workers would be woken for what is in line.
+        self.is_told = True
+        #: Entries that the latest claim passed over.
+        self.passed_over: list[str] = []
         #: Writer -> number and time of its last call.
         self.calls: dict[str, tuple[int, int]] = {}
         self._order = 0
@@ -81,7 +88,7 @@ class Model:
     def add(self, now: int, records: Sequence[NewRecord]) -> list[int]:
         """Store what is not there yet; return the indexes of the others."""
         existing: list[int] = []
-        tail: list[str] = []
+        tail: list[ModelJob] = []
         for index, record in enumerate(records):
             if record.id in self.jobs:
                 existing.append(index)
@@ -93,10 +100,10 @@ class Model:
             elif job.priority:
                 self._rank(job)
             elif job.lifo:
-                self.line.insert(0, job.id)
+                self._line_up([job], at_head=True)
             else:
-                tail.append(job.id)
-        self.line += tail
+                tail.append(job)
+        self._line_up(tail, at_head=False)
         return existing
 
     # -- running
@@ -110,6 +117,8 @@ class Model:
         *,
         progress: Sequence[ProgressUpdate] = (),
         outcomes: Sequence[Outcome] = (),
+        max_stalls: int = 0,
+        may_risk: bool = True,
     ) -> tuple[list[int], list[tuple[str, str]], int | None]:
         """Settle and claim: refused indexes, (id, token) of the claimed in order, ms until the next delayed job is due."""
         for update in progress:
@@ -117,7 +126,10 @@ class Model:
                 self.jobs[update.job_id].progress = update.value
         stale = self._settle(now, outcomes)
         self._promote(now)
-        claimed = self._claim(wanted) if not self.paused else []
+        claimed, self.passed_over = self._claim(wanted, max_stalls, may_risk) if not self.paused else ([], [])
+        # Who settles did not become idle by it; who passed over all there was would only wake itself again.
+        if not outcomes and (claimed or not self.passed_over):
+            self.is_told = True
         for index, job in enumerate(claimed):
             job.state, job.token, job.lease_ends, job.starts = JobState.ACTIVE, f"{tokens}{index}", now + lease, job.starts + 1
         return stale, [(job.id, job.token) for job in claimed], self.next_due(now)
@@ -127,20 +139,34 @@ class Model:
         delayed = self.of(JobState.DELAYED, lambda job: job.due)
         return max(0, delayed[0].due[0] - now) if delayed else None
 
-    def _claim(self, wanted: int) -> list[ModelJob]:
+    def _claim(self, wanted: int, max_stalls: int, may_risk: bool) -> tuple[list[ModelJob], list[str]]:
+        """Return who is claimed, in order, and who is passed over: all on their last chance but the first, it too unless may_risk."""
         picked: dict[str, ModelJob] = {}
+        passed_over: list[str] = []
+
+        def meet(job: ModelJob) -> None:
+            nonlocal may_risk
+            is_last_chance = 0 < max_stalls <= job.stalls
+            if is_last_chance and not may_risk:
+                passed_over.append(job.id)
+            else:
+                picked[job.id] = job
+                may_risk = may_risk and not is_last_chance
+
         looked = 0
-        for entry in self.line:
+        for entry in self.line[:EXAMINED]:
             if len(picked) == wanted:
                 break
             looked += 1
             job = self.jobs.get(entry)
-            if job is not None and job.state is JobState.WAITING:
-                picked.setdefault(entry, job)
-        if wanted:
-            del self.line[:looked]
-        ranked = self.of(JobState.PRIORITIZED, lambda job: job.rank)
-        return [*picked.values(), *ranked[: wanted - len(picked)]]
+            if job is not None and job.state is JobState.WAITING and entry not in picked:
+                meet(job)
+        self.line[:looked] = passed_over
+        ranked = self.of(JobState.PRIORITIZED, lambda job: job.rank) if looked < EXAMINED else []
+        for job in ranked[: wanted - len(picked) + (0 if may_risk else BEYOND)]:
+            if len(picked) < wanted:
+                meet(job)
+        return [*picked.values()], passed_over
 
     def _settle(self, now: int, outcomes: Sequence[Outcome]) -> list[int]:
         stale: list[int] = []
@@ -166,6 +192,7 @@ class Model:
     def _retry(self, job: ModelJob, now: int, delay: int) -> None:
         if delay:
             job.state, job.due = JobState.DELAYED, (now + delay, self._next())
+            self.is_told = True
         else:
             self._line_up([job], at_head=False)
 
@@ -185,13 +212,14 @@ class Model:
         for job in released.values():
             job.releases += 1
         self._line_up([*released.values()], at_head=True)
+        self.is_told = True
         return len(released)
 
     # -- managing
 
     def pause(self, _: int, paused: bool) -> bool:
         """Pause or resume; return whether it changed anything."""
-        changed, self.paused = self.paused != paused, paused
+        changed, self.paused, self.is_told = self.paused != paused, paused, True
         return changed
 
     def retry(self, _: int, ids: Sequence[str], state: JobState, *, reset: bool) -> str:
@@ -207,6 +235,7 @@ class Model:
             if reset:
                 job.fails = job.stalls = 0
             self._line_up([job], at_head=False)
+        self.is_told = True
         return verdict
 
     def remove(self, _: int, ids: Sequence[str]) -> str:
@@ -221,6 +250,7 @@ class Model:
             else:
                 verdict += "d"
                 del self.jobs[job_id]
+        self.is_told = True
         return verdict
 
     # -- upkeep
@@ -239,7 +269,7 @@ class Model:
             self._stall(now, expired, max_stalls)
             reclaimed = len(expired)
         promoted = self._promote(now)
-        self._swept_at = now
+        self._swept_at, self.is_told = now, True
         ends = [job.lease_ends for job in self.jobs.values() if job.state is JobState.ACTIVE]
         in_line = bool(self.line) or any(job.state is JobState.PRIORITIZED for job in self.jobs.values())
         next_end = max(0, min(ends) - now) if ends else None
@@ -271,10 +301,11 @@ class Model:
         return self._order
 
     def _rank(self, job: ModelJob) -> None:
-        job.state, job.rank = JobState.PRIORITIZED, job.rank or (job.priority, self._next())
+        job.state, job.rank, self.is_told = JobState.PRIORITIZED, job.rank or (job.priority, self._next()), True
 
     def _line_up(self, jobs: Sequence[ModelJob], *, at_head: bool) -> None:
-        """Back into line: a ranked job at its own place, the others at the head or the tail."""
+        """Into line: a ranked job at its own place, the others at the head or the tail."""
+        self.is_told = self.is_told or bool(jobs)
         plain: list[str] = []
         for job in jobs:
             job.token = "-"

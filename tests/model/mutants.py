@@ -114,6 +114,22 @@ MUTANTS: Final = (
         (("lua/include/claim.lua", "(places[id] or '-')", "'-'"),),
     ),
     Mutant(
+        "the last-chance rule is ignored",
+        (("lua/include/claim.lua", "max_stalls > 0 and tonumber(", "max_stalls < 0 and tonumber("),),
+    ),
+    Mutant(
+        "two on their last chance in one claim",
+        (("lua/include/claim.lua", "      if stalls > 0 and stalls >= max_stalls then may_risk = false end\n", ""),),
+    ),
+    Mutant(
+        "what is passed over goes to the tail",
+        (("lua/include/claim.lua", "else redis.call('LPUSH', wait_key, id) end", "else redis.call('RPUSH', wait_key, id) end"),),
+    ),
+    Mutant(
+        "a worker wakes itself for what it passed over",
+        (("lua/include/claim.lua", "left = #passed_over > 0 and size == 0", "left = false"),),
+    ),
+    Mutant(
         "progress takes any token",
         (("lua/include/progress.lua", "local prefix = 'active ' .. ARGV[at + 1] .. ' '", "local prefix = 'active '"),),
     ),

@@ -14,7 +14,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from ..lua.lab import Clock
 from ..servers import TestServer
-from .machine import Bench, QueueMachine
+from .caller import Bench
+from .machine import QueueMachine
 
 
 @pytest.fixture
