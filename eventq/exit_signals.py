@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -28,3 +28,16 @@ def exit_signals(stop: Callable[[], None]) -> Generator[None, None, None]:
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+
+async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Await the work, and raise what it raises, but cancel it as soon as the event is set."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        working.cancel()
+        waiting.cancel()
+        await asyncio.wait([working, waiting])

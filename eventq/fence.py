@@ -7,8 +7,9 @@ the lease ends on the server, however long the reply took.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Final
+
+from eventq.client import boot_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 #: Of a lease; the rest is what noticing it may take.
 _MARGIN: Final = 0.9
 _CHECKS_PER_LEASE: Final = 30
-#: It goes on while the machine sleeps: the lease does, too. (On macOS the monotonic clock does that.)
-_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def boot_time() -> float:
-    """Return seconds since the machine was started, those it slept included."""
-    return time.clock_gettime(_CLOCK)
 
 
 def deadline_of(sent: float, lease: float) -> float:

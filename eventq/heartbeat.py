@@ -9,9 +9,9 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from eventq.client import SyncRunner
+from eventq.client import SyncRunner, boot_time
 from eventq.commands.work import renew_leases
-from eventq.fence import boot_time, deadline_of
+from eventq.fence import deadline_of
 from eventq.limits import CALL_JOBS
 
 if TYPE_CHECKING:

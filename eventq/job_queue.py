@@ -208,6 +208,8 @@ class JobQueue(Listening, Generic[DataT, ResultT]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+        if exc is None and self.worker.failure is not None:
+            raise self.worker.failure
 
     def __repr__(self) -> str:
         return f"<JobQueue {self.name} {self.worker!r}>"

@@ -14,7 +14,6 @@ import msgspec
 
 from eventq.client import AsyncRunner
 from eventq.commands.work import ClaimReply, Outcome, ProgressUpdate, settle_and_claim
-from eventq.fence import boot_time
 from eventq.limits import BATCH_JOBS, CALL_BYTES
 
 if TYPE_CHECKING:
@@ -167,7 +166,6 @@ class Lanes:
             self._flying += 1
             risks = wanted > 0 and not self._risks and self._may_risk()
             self._risks = self._risks or risks
-            sent = boot_time()
             try:
                 reply = await runner.run(self._command(outcomes, progress, wanted, risks))
             except Exception as error:  # what the runner does not repeat: another layout, no permission, a bug of ours
@@ -183,7 +181,7 @@ class Lanes:
                 self._hungry = True
             elif wanted and looks == self._looks:
                 self._hungry = False
-            self._replied(outcomes, reply, sent)
+            self._replied(outcomes, reply, runner.sent)
             if reply.jobs:
                 # Jobs that end at once end now, and go out together.
                 await asyncio.sleep(0)

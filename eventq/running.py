@@ -33,8 +33,8 @@ class Running:
     """
 
     __slots__ = (
-        "attempt", "claimed", "deadline", "ended", "identity", "is_last_chance", "is_settling", "job", "progress", "progress_at",
-        "progress_timer", "record", "slot_held", "stop_renewing", "task",
+        "attempt", "claimed", "deadline", "ended", "has_begun", "identity", "in_thread", "is_last_chance", "is_settling", "job",
+        "progress", "progress_at", "progress_timer", "record", "slot_held", "stop_renewing", "task",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, record: Record, attempt: int, worker: str) -> None:
@@ -45,6 +45,8 @@ class Running:
         self.job: Job[Any, Any] | None = None
         self.task: asyncio.Task[None] | None = None
         self.ended = ""
+        self.has_begun = False
+        self.in_thread = False
         self.is_settling = False
         self.is_last_chance = False
         self.deadline = float("inf")

@@ -74,8 +74,11 @@ class Runs:
         self.give_back: Callable[[Sequence[Held]], None]
         self.tell: Callable[[str, dict[str, Any]], None]
 
-    def start(self, claimed: Claimed, sent: float) -> None:
-        """Begin a run that was asked for at `sent` (boot time). What cannot be read or has no processor fails alone."""
+    def start(self, claimed: Claimed, sent: float, arrived: float) -> None:
+        """Begin a run whose claim was sent and came in at these times (boot time).
+
+        What cannot be read or has no processor fails alone. What came so late that others may have it by now is given back.
+        """
         self.started += 1
         run = NEVER_RUN
         try:
@@ -99,8 +102,13 @@ class Runs:
         running.job = Job(
             self._context, claimed.id, record, data, run, fence=claimed.fence, token=claimed.token, report=self._reporter
         )
-        running.deadline = deadline_of(sent, self._lease)
-        self._begin(running, function, is_async)
+        # The answer of a call that was repeated may be an old one: then the lease began when the run did.
+        running.deadline = deadline_of(sent, self._lease) - (claimed.started_ms - run.started_ms) / 1000
+        if arrived > running.deadline:
+            self.started -= 1
+            self.give_back([running.held])
+        else:
+            self._begin(running, function, is_async)
 
     def _begin(self, running: Running, function: Callable[[Any], Any], is_async: bool) -> None:
         loop, claimed = asyncio.get_running_loop(), running.claimed
@@ -114,6 +122,7 @@ class Runs:
             running.is_last_chance = 0 < self._max_stalls <= running.job.run.stalls
             self.last_chances += running.is_last_chance
         threads = None if is_async else self._threads
+        running.in_thread = threads is not None
         running.task = asyncio.Task(self._run(running, function, threads), loop=loop, name=claimed.id)
         if self._listeners.wants("active"):
             self._tell(running, "active", claimed.started_ms, {})
@@ -134,16 +143,17 @@ class Runs:
     def overdue(self, now: float) -> list[Running]:
         """Return the runs whose processor goes on though their lease may be gone (`now`: boot time).
 
-        Not those past their own timeout: they are ended by that, and fail.
+        Not those past their own timeout: they are ended by that, and fail. Not those in threads: nothing ends them, and to give
+        their jobs back on a suspicion would run them twice here and throw the first result away.
         """
         clock = monotonic()
         late = (running for running in self.held.values() if running.deadline < now and not running.ended)
-        return [running for running in late if not running.is_settling and clock < running.stop_renewing]
+        return [running for running in late if not (running.is_settling or running.in_thread) and clock < running.stop_renewing]
 
     def fenced(self, runs: Sequence[Running]) -> None:
-        """Cancel these runs: nobody could say in time that they are still ours. They are given back when they have ended."""
+        """Cancel these runs: nobody could say in time that they are still ours. When they have ended they are given back."""
         for running in in_order(runs):
-            running.end("fenced")
+            self._end(running, "fenced")
             self.error(unconfirmed(running, self._context.name))
 
     def lost(self, tokens: Sequence[str]) -> None:
@@ -151,7 +161,7 @@ class Runs:
         for token in tokens:
             running = self.held.get(token)
             if running is not None and not running.is_settling:
-                running.end("lost")
+                self._end(running, "lost")
                 self.error(lease_lost(running, self._context.name))
 
     def answered(self, settlements: Sequence[Settlement], reply: ClaimReply) -> None:
@@ -184,7 +194,7 @@ class Runs:
         tasks: list[asyncio.Task[None]] = []
         for running in list(self.held.values()):
             if running.task is not None and not running.task.done():
-                running.end(why)
+                self._end(running, why)
                 tasks.append(running.task)
         return tasks
 
@@ -199,6 +209,7 @@ class Runs:
 
     async def _run(self, running: Running, function: Callable[[Any], Any], threads: ThreadPool | None) -> None:
         value, error = None, None
+        running.has_begun = True
         try:
             if threads is None and not running.record.spec.timeout_ms:
                 # The usual case, without a layer in between.
@@ -212,15 +223,22 @@ class Runs:
             raise
         except BaseException as raised:  # whatever user code raises is an outcome
             error = raised
-        if running.ended == "lost" or (running.ended and error is not None):
-            self._let_go(running)
-        else:
+        if running.ended != "lost" and not (running.ended and error is not None):
             await self._record(running, value, error)
+
+    def _end(self, running: Running, why: str) -> None:
+        if not running.ended:
+            running.end(why)
+            if running.task is not None:
+                # However its task ends: before its first step, in user code, in a backoff strategy.
+                running.task.add_done_callback(lambda _: self._let_go(running))
 
     def _let_go(self, running: Running) -> None:
         """Nothing to record: the lease is gone, or the job is given back."""
-        if running.ended == "closing":
-            return  # given back with all the others, in order
+        if not running.has_begun:
+            self._freed(running)
+        if running.ended == "closing" or running.is_settling:
+            return  # given back with all the others, in order; or a result came all the same
         if running.ended == "fenced":
             self.give_back([running.held])
         self.held.pop(running.claimed.token, None)

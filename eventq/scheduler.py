@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventq.client import AsyncRunner
 from eventq.commands.upkeep import SweepReply, run_timers, sweep_queue, trim_events
 from eventq.durations import to_ms
-from eventq.errors import ConfigurationError, EventqError
+from eventq.errors import ConfigurationError
 from eventq.queue import Queue
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class QueueScheduler:
                 swept = await self._step()
                 if not swept.more:
                     await asyncio.sleep(_pause(swept, self._tick))
-        except EventqError as error:
+        except Exception as error:  # whatever it is: a worker without upkeep is not to live on
             log.exception("queue %s: the scheduler stopped", self._context.name)
             if self._failed is None:
                 raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventq.client import AsyncRunner
 from eventq.commands.read import arm_marker, wait_for_work
-from eventq.errors import EventqError, ServerRefused
+from eventq.errors import ServerRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +52,11 @@ class Waker:
         """There are free slots: wait for work again."""
         self._has_slots.set()
 
+    def hint(self) -> None:
+        """Somebody says that there is work: look if it is wanted."""
+        if self._wants_work():
+            self._look()
+
     def look_in(self, ms: int) -> None:
         """Look when the next delayed job is due; the last one to say so counts."""
         if self._timer is not None:
@@ -78,6 +83,6 @@ class Waker:
                     self._look()
                 else:  # this wake-up is of no use here: pass it on
                     await self._runner.run_verb(arm_marker(self._keys, member))
-            except EventqError as error:
+            except Exception as error:  # an error that nobody hears of would leave the worker deaf
                 if not isinstance(error, ServerRefused) or error.code != "OOM":  # then the sweep arms it again
                     return self._failed(error)

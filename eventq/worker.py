@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
 from eventq.checks import check_strategies, check_whole, check_worker_name
+from eventq.client import boot_time
 from eventq.context import DataT, ResultT
 from eventq.durations import to_ms
 from eventq.errors import ConfigurationError
 from eventq.events import WorkerStartedEvent, WorkerStoppedEvent
-from eventq.exit_signals import exit_signals
+from eventq.exit_signals import exit_signals, unless
 from eventq.fence import Fence
 from eventq.heartbeat import Heartbeat
 from eventq.job import Job
@@ -54,6 +55,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
     after so many. backoffs: strategies for Backoff.custom, called with job and error, returning seconds or None to give up.
 
     `async with` runs it in the background, `await run()` until SIGTERM or SIGINT. Redis away: it carries on when Redis is back.
+    Away for longer than nine tenths of the lease: running jobs are cancelled and run again, uncounted; plain functions, which
+    nothing can cancel, go on, perhaps beside the job's next run, and only one of the two is recorded.
     """
 
     @overload
@@ -137,6 +140,11 @@ class Worker(Listening, Generic[DataT, ResultT]):
         return self._is_started and self._closing is None
 
     @property
+    def failure(self) -> Exception | None:
+        """What it ended with, if no repeating would mend it: another layout, no permission. `run` and `async with` raise it."""
+        return self._fatal
+
+    @property
     def is_paused(self) -> bool:
         """Whether this worker claims nothing for now."""
         return self._is_paused
@@ -208,7 +216,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
             lease=lease,
             max_stalls=self._max_stalls,
             on_fault=on_fault,
-            on_work=self._look_if_free,
+            on_work=self._waker.hint,
             failed=self._fail,
         )
         self._heartbeat = Heartbeat(
@@ -219,28 +227,17 @@ class Worker(Listening, Generic[DataT, ResultT]):
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, or until done (burst, max_jobs), then close with grace; a second signal skips the grace.
 
-        Raises what no waiting mends: another layout, no permission. Signals are handled in the main thread only.
+        Raises what connecting raises, and what no waiting mends: another layout, no permission. Signals are handled in the main
+        thread only.
         """
         with exit_signals(self.stop):
             try:
-                await self._started_or_stopped()
+                await unless(self._stopping, self.start())
                 await self._stopping.wait()
             finally:
                 await self.close()
         if self._fatal is not None:
             raise self._fatal
-
-    async def _started_or_stopped(self) -> None:
-        """Start, unless it is told to stop before Redis has answered."""
-        starting, stopping = asyncio.create_task(self.start()), asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                starting.result()
-        finally:
-            for task in (starting, stopping):
-                task.cancel()
-            await asyncio.wait([starting, stopping])
 
     def stop(self) -> None:
         """Ask `run` to end, as SIGTERM does; a second call skips the grace."""
@@ -268,12 +265,11 @@ class Worker(Listening, Generic[DataT, ResultT]):
         """Stop claiming, give running jobs `grace` (seconds), cancel the rest and release them to the head of the line.
 
         Outcomes that are decided are recorded first. Safe to call twice; cancelled, it goes on in the background. After it, no
-        task or thread of the worker is left but a plain function that will not end.
+        task or thread of the worker is left but processors that will not end: threads, and tasks that ignore being cancelled.
         """
         if grace is not None:
             self._grace = to_ms("grace", grace) / 1000
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._close(), name=f"eventq-close {self.name}")
+        self._closing = self._closing or asyncio.create_task(self._close(), name=f"eventq-close {self.name}")
         await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:
@@ -284,6 +280,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+        if exc is None and self._fatal is not None:
+            raise self._fatal
 
     def __repr__(self) -> str:
         return (
@@ -303,18 +301,15 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._waker.has_slots()
         self._lanes.look()
 
-    def _look_if_free(self) -> None:
-        if self._wants_work():
-            self._lanes.look()
-
     def _replied(self, settlements: Sequence[Settlement], reply: ClaimReply, sent: float) -> None:
         self._runs.answered(settlements, reply)
         if not self._lanes.claiming:
             # They arrived after a pause or close: back to the head, in order.
             self._releases.give_back([self._runs.unstarted(claimed) for claimed in reply.jobs])
         else:
+            arrived = boot_time()
             for claimed in reply.jobs:
-                self._runs.start(claimed, sent)
+                self._runs.start(claimed, sent, arrived)
         if reply.next_due_ms is not None:
             self._waker.look_in(reply.next_due_ms)
         if self._free() > 0:
@@ -331,11 +326,13 @@ class Worker(Listening, Generic[DataT, ResultT]):
     def _slot_freed(self) -> None:
         if self._free() > 0:
             self._look_again()
+        self._check_done()
 
     def _fail(self, error: Exception) -> None:
-        self._fatal = error
-        self._runs.error(error)
-        self._stopping.set()
+        if self._fatal is None:
+            self._fatal = error
+            self._runs.error(error)
+            self._closing = self._closing or asyncio.create_task(self._close(), name=f"eventq-close {self.name}")
 
     async def _settle_down(self, grace: float | None) -> None:
         """Wait for running jobs and their verdicts, at most so long."""

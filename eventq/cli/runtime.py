@@ -108,18 +108,27 @@ def run_async(main: Callable[[], Coroutine[Any, Any, T]], *, uvloop: bool | None
         return runner.run(main())
 
 
-async def leave_stragglers(seconds: float = 0.2) -> None:
-    """End the process where tasks go on in spite of being cancelled: the loop would wait for them for ever at its own end."""
+async def leave_stragglers(error: Exception | None, seconds: float = 0.2) -> None:
+    """End the process where tasks or threads go on in spite of being cancelled: the loop would wait for them at its own end.
+
+    error: what the work ended with; it is told, and is the exit code.
+    """
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
-    pending = (await asyncio.wait(tasks, timeout=seconds))[1] if tasks else set[asyncio.Task[Any]]()
+    # What asyncio.to_thread runs; nothing else cancels or ends it.
+    threads = asyncio.ensure_future(asyncio.get_running_loop().shutdown_default_executor())
+    pending = (await asyncio.wait({*tasks, threads}, timeout=seconds))[1]
     if pending:
-        names = ", ".join(sorted(task.get_name() for task in pending)[:5])
-        log.warning("%d processors ignore that they are cancelled (%s): the process ends without them", len(pending), names)
+        names = ", ".join(sorted("asyncio.to_thread" if task is threads else task.get_name() for task in pending)[:5])
+        log.warning("processors go on although they are cancelled (%s): the process ends without them", names)
+        if error is not None:
+            say(str(error))
         logging.shutdown()
-        sys.stdout.flush()
-        os._exit(OK)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(OK if error is None else FATAL)
 
 
 def _loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -43,9 +43,13 @@ def run_worker(target: str, options: WorkerOptions) -> None:
         worker = runnable.worker if isinstance(runnable, JobQueue) else runnable
         _apply(worker, options)
         log.info("%r starts: concurrency %d, %r", worker, worker.concurrency, worker.queue)
-        await runnable.run()
+        try:
+            await runnable.run()
+        except Exception as error:
+            await leave_stragglers(error)
+            raise
         log.info("%r stopped", worker)
-        await leave_stragglers()
+        await leave_stragglers(None)
 
     run_async(main, uvloop=options.uvloop)
 

@@ -1,7 +1,8 @@
 """The Redis client: URLs, connections, runners. The only place that imports redis."""
 
+from eventq.client.clock import boot_time
 from eventq.client.runner import AsyncRunner
 from eventq.client.server import Server
 from eventq.client.sync_runner import SyncRunner
 
-__all__ = ["AsyncRunner", "Server", "SyncRunner"]
+__all__ = ["AsyncRunner", "Server", "SyncRunner", "boot_time"]

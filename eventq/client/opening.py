@@ -1,7 +1,8 @@
 """Opening a connection: to a server, to the primary that Sentinels name, or to a node of a Cluster; checked before it is used.
 
 Sentinels are asked as their documentation asks clients to (https://redis.io/docs/latest/develop/reference/sentinel-clients/): one
-after the other for the primary's address at every connect, and the server named has to say itself that it is the primary.
+after the other for the primary's address at every connect, and the server named has to be there and to say itself that it is the
+primary; else the next Sentinel may know better.
 """
 
 from __future__ import annotations
@@ -23,14 +24,29 @@ if TYPE_CHECKING:
 _SENTINEL_TIMEOUT: Final = 1.0
 
 
-async def open_async(server: Server, client_name: str, node: str | None = None) -> AsyncConnection:
-    """Return a connection that is connected and checked. Raises what redis-py raises, or ConfigurationError."""
-    if node is None and server.address.kind == "sentinel":
-        node = await _primary_async(server, client_name)
-    if server.may_start:
-        connection = await asyncio.to_thread(server.async_connection, client_name)
-    else:
-        connection = server.async_connection(client_name, node)
+async def open_async(server: Server, client_name: str, node: str) -> AsyncConnection:
+    """Return a connection to this node that is connected and checked. Of Sentinels any will do: all are asked.
+
+    Raises what redis-py raises, or ConfigurationError.
+    """
+    if server.address.kind != "sentinel":
+        return await _open_async(server, client_name, node)
+    errors: dict[str, str] = {}
+    for sentinel in server.sentinels():
+        where = ""
+        try:
+            where = await _primary_async(server, client_name, sentinel)
+            if where not in errors:
+                connection = await _open_async(server, client_name, where)
+                server.trust(sentinel)
+                return connection
+        except (RedisError, OSError) as error:
+            errors[where or sentinel] = f"{type(error).__name__} {error}"
+    raise _nobody_knows(server, errors)
+
+
+async def _open_async(server: Server, client_name: str, url: str) -> AsyncConnection:
+    connection = server.async_connection(client_name, url)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await connection.connect()
@@ -43,11 +59,37 @@ async def open_async(server: Server, client_name: str, node: str | None = None) 
     return connection
 
 
-def open_sync(server: Server, client_name: str, timeout: float, node: str | None = None) -> SyncConnection:
+async def _primary_async(server: Server, client_name: str, sentinel: str) -> str:
+    connection = server.async_connection(client_name, sentinel)
+    try:
+        async with asyncio.timeout(_SENTINEL_TIMEOUT):
+            await connection.connect()
+            await connection.send_packed_command(_which(server), check_health=False)
+            return _named(server, await connection.read_response())
+    finally:
+        await connection.disconnect(nowait=True)
+
+
+def open_sync(server: Server, client_name: str, timeout: float, node: str) -> SyncConnection:
     """Return a blocking connection that is connected and checked, as `open_async`."""
-    if node is None and server.address.kind == "sentinel":
-        node = _primary_sync(server, client_name)
-    connection = server.sync_connection(client_name, timeout, node)
+    if server.address.kind != "sentinel":
+        return _open_sync(server, client_name, timeout, node)
+    errors: dict[str, str] = {}
+    for sentinel in server.sentinels():
+        where = ""
+        try:
+            where = _primary_sync(server, client_name, sentinel)
+            if where not in errors:
+                connection = _open_sync(server, client_name, timeout, where)
+                server.trust(sentinel)
+                return connection
+        except (RedisError, OSError) as error:
+            errors[where or sentinel] = f"{type(error).__name__} {error}"
+    raise _nobody_knows(server, errors)
+
+
+def _open_sync(server: Server, client_name: str, timeout: float, url: str) -> SyncConnection:
+    connection = server.sync_connection(client_name, timeout, url)
     try:
         connection.connect()
         for question in _questions(server):
@@ -59,6 +101,16 @@ def open_sync(server: Server, client_name: str, timeout: float, node: str | None
     return connection
 
 
+def _primary_sync(server: Server, client_name: str, sentinel: str) -> str:
+    connection = server.sync_connection(client_name, _SENTINEL_TIMEOUT, sentinel)
+    try:
+        connection.connect()
+        connection.send_packed_command([_which(server)], check_health=False)
+        return _named(server, connection.read_response())
+    finally:
+        connection.disconnect()
+
+
 def _questions(server: Server) -> list[str]:
     return ["INFO"] * (not server.is_checked) + ["ROLE"] * (server.address.kind == "sentinel")
 
@@ -67,46 +119,20 @@ def _answered(server: Server, question: str, answer: Any) -> None:
     if question == "INFO":
         server.check(answer)
     elif answer[0] != "master":
-        raise DriverConnectionError(f"the Sentinels of {server.where} name a server that is not the primary")
-
-
-async def _primary_async(server: Server, client_name: str) -> str:
-    errors: list[str] = []
-    for node in server.address.nodes:
-        connection = server.async_connection(client_name, node)
-        try:
-            async with asyncio.timeout(_SENTINEL_TIMEOUT):
-                await connection.connect()
-                await connection.send_packed_command(_which(server), check_health=False)
-                if answer := await connection.read_response():
-                    return server.address.url_of(answer[0], int(answer[1]))
-        except (RedisError, OSError) as error:
-            errors.append(f"{type(error).__name__} {error}")
-        finally:
-            await connection.disconnect(nowait=True)
-    raise _nobody_knows(server, errors)
-
-
-def _primary_sync(server: Server, client_name: str) -> str:
-    errors: list[str] = []
-    for node in server.address.nodes:
-        connection = server.sync_connection(client_name, _SENTINEL_TIMEOUT, node)
-        try:
-            connection.connect()
-            connection.send_packed_command([_which(server)], check_health=False)
-            if answer := connection.read_response():
-                return server.address.url_of(answer[0], int(answer[1]))
-        except (RedisError, OSError) as error:
-            errors.append(f"{type(error).__name__} {error}")
-        finally:
-            connection.disconnect()
-    raise _nobody_knows(server, errors)
+        raise DriverConnectionError("the server that a Sentinel named is not the primary")
 
 
 def _which(server: Server) -> bytes:
     return pack(["SENTINEL", "GET-MASTER-ADDR-BY-NAME", server.address.service])
 
 
-def _nobody_knows(server: Server, errors: list[str]) -> DriverConnectionError:
-    what = f"; {', '.join(errors)}" if errors else ": check the service's name"
-    return DriverConnectionError(f"no Sentinel of {server.where} knows a primary {server.address.service!r}{what}")
+def _named(server: Server, answer: Any) -> str:
+    if not answer:
+        raise DriverConnectionError(f"it knows no primary {server.address.service!r}")
+    return server.address.url_of(answer[0], int(answer[1]))
+
+
+def _nobody_knows(server: Server, errors: dict[str, str]) -> DriverConnectionError:
+    return DriverConnectionError(
+        f"no Sentinel of {server.where} knows a primary {server.address.service!r} that answers: {', '.join(errors.values())}"
+    )

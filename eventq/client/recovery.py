@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
@@ -14,15 +15,20 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 0.5
+#: Scripts that are flushed again and again are loaded so often without a pause.
+_LOADS: Final = 3
 
 
 class Recovery:
     """One command that did not succeed at once.
 
-    what: how errors call it. patience: seconds until QueueUnavailable, None for no end. longest_pause: seconds between two tries.
+    what: how errors call it. tried: the node whose connection is in use. patience: seconds until QueueUnavailable, None for no
+    end. longest_pause: seconds between two tries.
     """
 
-    def __init__(self, server: Server, what: str, *, is_script: bool, patience: float | None, longest_pause: float) -> None:
+    def __init__(
+        self, server: Server, what: str, *, is_script: bool, patience: float | None, longest_pause: float, tried: str
+    ) -> None:
         self._server = server
         self._what = what
         self._is_script = is_script
@@ -31,11 +37,14 @@ class Recovery:
         self._began = monotonic()
         self._pause = min(_FIRST_PAUSE, longest_pause)
         self._has_followed = False
+        self._loads = 0
         #: Whether the script must be loaded before the next try.
         self.load = False
         #: Whether the connection must be replaced, and by one to which node of a Cluster (None: the server decides).
         self.drop = False
         self.node: str | None = None
+        #: The node that was connected to last.
+        self.tried = tried
 
     def after(self, fault: Exception, *, is_closed: bool = False) -> float:
         """Take a fault; return how many seconds to wait before the next try, 0 where nothing is wrong with the server.
@@ -46,20 +55,28 @@ class Recovery:
         self.drop, self.node = remedy in (Remedy.RECONNECT, Remedy.FOLLOW), None
         if remedy is Remedy.LOAD_SCRIPT and self._is_script:
             self.load = True
-            return 0.0
+            self._loads += 1
+            if self._loads <= _LOADS:
+                return 0.0
         if remedy is Remedy.FOLLOW:
             if self._server.address.kind != "cluster":
                 raise not_a_cluster_url(self._server.where) from fault
-            self.node = self._server.follow(cast("MovedError", fault))
+            self.node = self._server.follow(cast("MovedError", fault), self.tried)
             if not self._has_followed:
                 self._has_followed = True
                 return 0.0
-        elif remedy in (Remedy.RAISE, Remedy.LOAD_SCRIPT) or (remedy is Remedy.REFUSED and self._patience is not None):
+        elif not self._may_wait(remedy):
             raise refusal(fault, self._what) from fault
         waited, pause = monotonic() - self._began, self._pause
         if is_closed or (self._patience is not None and waited + pause > self._patience):
             raise unavailable(self._what, self._server.where, waited, fault) from fault
         self._pause = min(pause * 2, self._longest_pause)
         if remedy is Remedy.RECONNECT:
-            self._server.node_failed()
-        return pause
+            self._server.node_failed(self.tried)
+        # Not all of them at the same moment.
+        return pause * (1 + random()) / 2
+
+    def _may_wait(self, remedy: Remedy) -> bool:
+        if remedy is Remedy.LOAD_SCRIPT:
+            return self._is_script
+        return remedy is not Remedy.RAISE and not (remedy is Remedy.REFUSED and self._patience is not None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from redis.exceptions import RedisError
 
+from eventq.client.clock import boot_time
 from eventq.client.opening import open_async
 from eventq.client.recovery import LONGEST_PAUSE, Recovery
 from eventq.client.wire import pack
@@ -77,6 +78,9 @@ class AsyncRunner:
         self._writer = ""
         self._number = 0
         self._is_closed = False
+        self._node = ""
+        #: When (boot time) the last try was sent: what an answer says was true then or later.
+        self.sent = 0.0
         #: How often it has connected: a reader looks whether it still talks to the server it knew.
         self.connects = 0
 
@@ -134,14 +138,19 @@ class AsyncRunner:
     ) -> Any:
         """Send until there is an answer, or patience ends. `error` is what a first try came to."""
         recovery = Recovery(
-            self._server, what, is_script=script is not None, patience=self._patience, longest_pause=self._longest_pause
+            self._server,
+            what,
+            is_script=script is not None,
+            patience=self._patience,
+            longest_pause=self._longest_pause,
+            tried=self._node,
         )
         while True:
             try:
                 if error is not None:
                     first, error = error, None
                     raise first
-                connection = self._connection or await self._connect(recovery.node)
+                connection = self._connection or await self._connect(recovery)
                 if recovery.load and script is not None:
                     await self._exchange(connection, ["SCRIPT", "LOAD", script], self._timeout)
                     recovery.load = False
@@ -159,6 +168,7 @@ class AsyncRunner:
         # A timer that closes the connection: half of what asyncio.timeout costs, for every call.
         expired = _Deadline(connection)
         timer = asyncio.get_running_loop().call_later(timeout, expired)
+        self.sent = boot_time()
         try:
             await connection.send_packed_command(pack(words), check_health=False)
             return await connection.read_response()
@@ -171,8 +181,17 @@ class AsyncRunner:
         finally:
             timer.cancel()
 
-    async def _connect(self, node: str | None = None) -> AsyncConnection:
-        self._connection = connection = await open_async(self._server, self._client_name, node)
+    async def _connect(self, recovery: Recovery) -> AsyncConnection:
+        if self._is_closed:
+            raise ConfigurationError("this object was closed meanwhile")
+        if recovery.node is not None:
+            self._node = recovery.node
+        elif self._server.may_start:
+            self._node = await asyncio.to_thread(self._server.next_node)
+        else:
+            self._node = self._server.next_node()
+        recovery.tried = self._node
+        self._connection = connection = await open_async(self._server, self._client_name, self._node)
         self.connects += 1
         return connection
 

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
 
 from redis import ConnectionPool as SyncPool
 from redis.asyncio import ConnectionPool as AsyncPool
@@ -57,6 +58,7 @@ class Server:
         self.is_checked = False
         self._slot = key_slot(key.encode())
         self._node = 0
+        self._trusted = ""
         #: In a Cluster, the node that holds the queue, once one has said so.
         self._owner: str | None = None
 
@@ -77,18 +79,30 @@ class Server:
             return start_embedded(self._url).url
         return self._owner or self.address.nodes[self._node % len(self.address.nodes)]
 
-    def node_failed(self) -> None:
-        """Try another node of a Cluster next: this one is not there, or does not know."""
-        self._node += self._owner is None
-        self._owner = None
+    def sentinels(self) -> list[str]:
+        """Return the URLs of the Sentinels, the one that was right last first."""
+        return sorted(self.address.nodes, key=lambda node: node != self._trusted)
 
-    def follow(self, moved: MovedError) -> str:
-        """Return the URL of the node that a node of a Cluster names; where the queue's own slot is, is kept in mind."""
+    def trust(self, sentinel: str) -> None:
+        """Ask this Sentinel first from now on."""
+        self._trusted = sentinel
+
+    def node_failed(self, url: str) -> None:
+        """Try another node of a Cluster next: this one is not there, or does not know. Many may say so of one node."""
+        if url == self._owner:
+            self._owner = None
+        elif url == self.address.nodes[self._node % len(self.address.nodes)]:
+            self._node += 1
+
+    def follow(self, moved: MovedError, asked: str) -> str:
+        """Return the URL of the node that the node asked names; where the queue's own slot is, is kept in mind."""
         slot, _, place = str(moved).partition(" ")
         host, _, port = place.rpartition(":")
-        url = self.address.url_of(host, int(port))
-        if int(slot) == self._slot:
+        # Without a host it means its own.
+        url = self.address.url_of(host or urlsplit(asked).hostname or "", int(port))
+        if int(slot) == self._slot and url != self._owner:
             self._owner = url
+            self.is_checked = False
         return url
 
     def async_connection(self, client_name: str, node: str | None = None) -> AsyncConnection:
@@ -102,7 +116,7 @@ class Server:
     def _connection(self, pools: Any, retry: object, node: str | None, client_name: str, timeout: float | None) -> object:
         url = node or self.next_node()
         # Twice: what stands in the URL's query must not change what is ours to say.
-        ours = _settings(url, client_name) | {"retry": retry}
+        ours = _settings(url, client_name, min(CONNECT_TIMEOUT, timeout or CONNECT_TIMEOUT)) | {"retry": retry}
         try:
             pool: Any = pools.from_url(url, **ours)
             return pool.connection_class(**{**pool.connection_kwargs, **ours, "socket_timeout": timeout})
@@ -137,8 +151,8 @@ class Server:
         return f"<Server {self.where}>"
 
 
-def _settings(url: str, client_name: str) -> dict[str, Any]:
-    tcp = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
+def _settings(url: str, client_name: str, connect_timeout: float) -> dict[str, Any]:
+    tcp = {"socket_connect_timeout": connect_timeout, "socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
     return ({} if url.startswith("unix:") else tcp) | {
         "retry_on_error": [],
         "health_check_interval": 0,

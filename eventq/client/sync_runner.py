@@ -44,6 +44,7 @@ class SyncRunner:
         self._connection: SyncConnection | None = None
         self._lock = threading.Lock()
         self._pid = -1
+        self._node = ""
         self._writer = ""
         self._number = 0
 
@@ -75,11 +76,16 @@ class SyncRunner:
 
     def _persist(self, what: str, words: list[str | int], script: str | None) -> Any:
         recovery = Recovery(
-            self._server, what, is_script=script is not None, patience=self._patience, longest_pause=self._longest_pause
+            self._server,
+            what,
+            is_script=script is not None,
+            patience=self._patience,
+            longest_pause=self._longest_pause,
+            tried=self._node,
         )
         while True:
             try:
-                connection = self._connection or self._connect(recovery.node)
+                connection = self._connection or self._connect(recovery)
                 if recovery.load and script is not None:
                     connection.send_packed_command([pack(["SCRIPT", "LOAD", script])], check_health=False)
                     connection.read_response()
@@ -92,8 +98,9 @@ class SyncRunner:
                     self._drop()
                 time.sleep(pause)
 
-    def _connect(self, node: str | None = None) -> SyncConnection:
-        self._connection = connection = open_sync(self._server, self._client_name, self._timeout, node)
+    def _connect(self, recovery: Recovery) -> SyncConnection:
+        self._node = recovery.tried = recovery.node or self._server.next_node()
+        self._connection = connection = open_sync(self._server, self._client_name, self._timeout, self._node)
         return connection
 
     def _drop(self) -> None:

@@ -147,6 +147,25 @@ async def is_drained(queue: Queue[Any, Any]) -> bool:
     return not any(counts[state] for state in (JobState.WAITING, JobState.ACTIVE, JobState.DELAYED))
 
 
+async def test_a_sentinel_that_is_out_of_date_is_not_believed(server_kind: ServerKind, queue_name: str) -> None:
+    """Cut off from the others, the first one goes on naming a primary that is dead: the next one is asked."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while count := (await reader.readline())[1:]:
+            words = [await reader.readline() for _ in range(int(count) * 2)][1::2]
+            is_asked = words[0].upper().startswith(b"SENTINEL")
+            writer.write(b"*2\r\n$9\r\n127.0.0.1\r\n$1\r\n1\r\n" if is_asked else b"+OK\r\n")
+        writer.close()
+
+    out_of_date = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = out_of_date.sockets[0].getsockname()[1]
+    async with out_of_date:
+        with TestSentinel(server_kind) as sentinel:
+            url = sentinel.url.replace("sentinel://", f"sentinel://127.0.0.1:{port},")
+            async with Queue(queue_name, int, url=url) as queue, Worker(queue, lambda job: job.data + 1):
+                assert 3 == await (await queue.add("j", 2)).result(5)
+
+
 async def test_sentinels_and_servers_have_passwords_of_their_own(server_kind: ServerKind, queue_name: str) -> None:
     """One sentinel is down, and the service's name must be known to the others."""
     with TestSentinel(server_kind, password="data", sentinel_password="watch") as sentinel:
@@ -155,6 +174,6 @@ async def test_sentinels_and_servers_have_passwords_of_their_own(server_kind: Se
             assert 3 == await (await queue.add("j", 2)).result(5)
         queue = Queue(queue_name, int, url=sentinel.url.replace("/main/", "/other/"))
         queue.context.runner._patience = 0.2
-        with pytest.raises(QueueUnavailable, match="no Sentinel of .* knows a primary 'other'"):
+        with pytest.raises(QueueUnavailable, match="no Sentinel of .* knows a primary 'other' that answers"):
             await queue.add("j", 1)
         await queue.close()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ PATIENCE = 20.0
 JOBS = """
     import asyncio
     import os
+    import time
 
     from eventq import JobQueue, Worker
 
@@ -49,6 +51,11 @@ JOBS = """
             except asyncio.CancelledError:
                 continue
 
+    async def in_a_thread(job):
+        os.kill(os.getpid(), job.data)
+        await asyncio.to_thread(time.sleep, 30)  # sleep-ok: a thread that nobody can end
+
+    threaded = Worker(QUEUE, in_a_thread, grace=0.2)
     meeting = asyncio.Barrier(2)
     impatient = Worker(QUEUE, stubborn, grace=0.2)
     worker = Worker(QUEUE, work)
@@ -203,7 +210,18 @@ async def test_a_processor_that_ignores_its_cancellation_does_not_hold_the_proce
         job = await queue.add("stops", signal.SIGTERM)
         process = run("worker", "jobs:impatient")
         assert 0 == process.process.returncode
-        assert f"1 processors ignore that they are cancelled ({job.id}): the process ends without them" in process.err
+        assert f"processors go on although they are cancelled ({job.id}): the process ends without them" in process.err
+        assert "waiting" == await job.get_state()
+
+
+async def test_a_thread_of_asyncio_does_not_hold_the_process(run: Start, queue: Queue[Any, Any]) -> None:
+    """A processor that awaits asyncio.to_thread is cancelled, its thread is not: the process ends all the same."""
+    async with queue:
+        job = await queue.add("stops", signal.SIGTERM)
+        began = time.monotonic()
+        process = run("worker", "jobs:threaded")
+        assert 0 == process.process.returncode and time.monotonic() - began < 15
+        assert "(asyncio.to_thread): the process ends without them" in process.err
         assert "waiting" == await job.get_state()
 
 

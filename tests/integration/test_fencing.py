@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eventq import Job, NewJob, Queue, Worker
-from eventq.client import AsyncRunner
+from eventq.client import AsyncRunner, boot_time
 from eventq.commands.work import Held, Outcome, ProgressUpdate, release_jobs, renew_leases, settle_and_claim
 from eventq.events import ActiveEvent, CompletedEvent, ErrorEvent, ProgressEvent, ReleasedEvent, StalledEvent
-from eventq.fence import boot_time
 from eventq.outcome import identity
 
 from .recorder import Recorder

@@ -29,7 +29,7 @@ def test_one_is_claimed_and_the_others_are_passed_over(lab: Lab, options: dict[s
     fresh = [new(**options) for _ in range(4)]
     lab.add(*fresh)
     claimed = lab.claim(3, max_stalls=1).jobs
-    expected = [first, fresh[0].id, fresh[1].id] if not options else [first]
+    expected = [first, fresh[0].id, fresh[1].id]
     assert expected == [job.id for job in claimed]
     more = lab.claim(7 - len(expected), max_stalls=1, may_risk=False).jobs
     assert [record.id for record in fresh if record.id not in expected] == [job.id for job in more]
@@ -56,6 +56,17 @@ def test_many_of_them_do_not_hide_what_is_behind(lab: Lab) -> None:
     lab.add(fresh)
     assert [fresh.id] == [job.id for job in lab.claim(1, max_stalls=1, may_risk=False).jobs]
     assert 200 == lab.counts()["waiting"]
+
+
+def test_more_of_them_than_a_claim_looks_at_do_not_stop_the_queue(lab: Lab) -> None:
+    """The first hundred stay at the head, the others make way: what is prioritized comes at once, what waits with the next call."""
+    ids = stall(lab, 600)
+    fresh, urgent = new(), new(priority=1)
+    lab.add(fresh, urgent)
+    assert [urgent.id] == [job.id for job in lab.claim(1, max_stalls=1, may_risk=False).jobs]
+    assert [fresh.id] == [job.id for job in lab.claim(1, max_stalls=1, may_risk=False).jobs]
+    assert ids[:100] == lab.waiting()[:100]
+    assert set(ids) == set(lab.waiting())
 
 
 def test_with_stalls_to_spare_all_are_claimed_at_once(lab: Lab) -> None:

@@ -28,7 +28,7 @@ KEEPS: list[dict[str, Any]] = [
 #: Jobs that are added in time for their worker to be lost, by place and own id: often none.
 Lost = list[tuple[dict[str, Any], str | None]]
 _LOST: Lost = [
-    ({}, None), ({}, None), ({}, "own-1"), ({"lifo": True}, "own-2"), ({"priority": 1}, None), ({"priority": 1}, None),
+    ({}, None), ({}, None), ({}, "own-1"), ({"lifo": True}, "own-2"), ({"priority": 1}, None),
 ]  # fmt: skip
 LOST: st.SearchStrategy[Lost] = st.just([]) | st.lists(st.sampled_from(_LOST), min_size=2, max_size=4)
 #: What happens to the line besides: nothing, a job in it is removed, a job stands in it twice.

@@ -19,7 +19,7 @@ from eventq.commands.work import (
     renew_leases,
 )
 from eventq.records import parse_record
-from eventq.states import FINISHED, JobState
+from eventq.states import FINISHED, IN_LINE, JobState
 
 from ..lua.lab import LEASE_MS, held, new, outcome, progress
 from .caller import Caller
@@ -184,31 +184,29 @@ class QueueMachine(Caller):
         )
         self._compare_again(writer, lambda _: True)  # a repeated sweep only says that it was made
 
-    @rule(
-        writer=WRITERS,
-        max_stalls=STALLS,
-        lost=LOST,
-        gap=GAPS,
-        wanted=st.sampled_from([0, 1, 5, 5]),
-        risk=RISKS,
-    )
+    @rule(writer=WRITERS, max_stalls=STALLS, lost=LOST, gap=GAPS, wanted=st.sampled_from([1, 5, 5]), risk=RISKS)
     def leases_end(self, writer: int, max_stalls: int, lost: Lost, gap: str, wanted: int, risk: Risk) -> None:
-        """Every worker is silent for so long that even the grant after an unwatched while ends; who comes next is woken."""
+        """Every worker is silent for so long that even the grant after an unwatched while ends."""
+        if not lost:
+            self._be_busy(writer)
+            self._lose_workers(writer, max_stalls)
+            return
+        self.add(writer, [(place, self._keep(), job_id) for place, job_id in lost], 0)
         if gap == "twice":
             self.remove_and_add_again(writer, {}, 0)
-        if lost:
-            self.add(writer, [(place, self._keep(), job_id) for place, job_id in lost], 5)
-        else:
-            self._be_busy(writer)
+        waiting = self.model.of(JobState.WAITING, lambda job: job.id)
+        # As many as wait: an entry that names one of them again, at the end of the line, is not looked at.
+        self.work(writer, len(waiting) if gap == "twice" else 5)
+        self._lose_workers(writer, max_stalls)
+        if gap == "hole" and (second := self.model.line[1:2]):
+            self.call(writer, remove_jobs(self.lab.keys, second), lambda now, _: self.model.remove(now, second))
+        self.claim(writer, wanted, LEASE_MS, risk, is_woken=True)
+
+    def _lose_workers(self, writer: int, max_stalls: int) -> None:
         self._advance(61)
         self.sweep(writer, max_stalls)
         self._advance(21)
         self.sweep(writer, max_stalls)
-        if gap == "hole" and len(self.model.line) > 1:
-            second = self.model.line[1:2]
-            self.call(writer, remove_jobs(self.lab.keys, second), lambda now, _: self.model.remove(now, second))
-        if wanted:
-            self.claim(writer, wanted, LEASE_MS, risk, is_woken=True)
 
     @rule(writer=WRITERS)
     def timers(self, writer: int) -> None:

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from eventq.commands.work import Held, Outcome, ProgressUpdate, Retention
 
 CALL_KEPT_MS = 86_400_000
-#: How many entries of the line one claim examines, and how many prioritized jobs it looks at beyond what it wants, once it may
-#: take no job on its last chance.
-EXAMINED, BEYOND = 500, 50
+#: How many entries of the line, and how many prioritized jobs, one claim examines; how many it passed over stay at the head.
+EXAMINED, KEPT_AT_HEAD = 500, 100
 STALLED = '{"type":"Stalled","message":"the worker stopped renewing its lease"}'
 
 
@@ -161,9 +160,10 @@ class Model:
             job = self.jobs.get(entry)
             if job is not None and job.state is JobState.WAITING and entry not in picked:
                 meet(job)
-        self.line[:looked] = passed_over
-        ranked = self.of(JobState.PRIORITIZED, lambda job: job.rank) if looked < EXAMINED else []
-        for job in ranked[: wanted - len(picked) + (0 if may_risk else BEYOND)]:
+        self.line[:looked] = passed_over[:KEPT_AT_HEAD]
+        self.line += passed_over[KEPT_AT_HEAD:]
+        ranked = self.of(JobState.PRIORITIZED, lambda job: job.rank) if looked < EXAMINED or passed_over else []
+        for job in ranked[:EXAMINED]:
             if len(picked) < wanted:
                 meet(job)
         return [*picked.values()], passed_over

@@ -123,7 +123,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "what is passed over goes to the tail",
-        (("lua/include/claim.lua", "else redis.call('LPUSH', wait_key, id) end", "else redis.call('RPUSH', wait_key, id) end"),),
+        (
+            (
+                "lua/include/claim.lua",
+                "redis.call('LPUSH', wait_key, unpack(head))",
+                "redis.call('RPUSH', wait_key, unpack(head))",
+            ),
+        ),
     ),
     Mutant(
         "a worker wakes itself for what it passed over",

@@ -60,5 +60,6 @@ def test_a_node_that_is_not_there_is_not_asked_again_at_once() -> None:
     """The next node of a Cluster is tried, and the one that was named as owner of the slot is forgotten."""
     server = Server("cluster://a,b")
     first = server.next_node()
-    server.node_failed()
+    server.node_failed(first)
+    server.node_failed(first)
     assert {first, server.next_node()} == {"redis://a:6379/0", "redis://b:6379/0"}

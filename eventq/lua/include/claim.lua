@@ -4,7 +4,7 @@
 -- fails it alone, with a reason. A worker runs one job on its last chance (one more stall ends it) at a time, and the others
 -- are passed over, so that one which kills its worker takes no innocent one along into failure.
 -- Needs: now, wanted, lease, worker, emit, totals, meta, reply, left, ids, the columns. Inline and with counters, as settle.
-local CLAIM_BYTES, EXAMINED = 1048576, 500
+local CLAIM_BYTES, EXAMINED, KEPT_AT_HEAD = 1048576, 500, 100
 local STALLS = '^%S+ %S+ %d+ %d+ %d+ %d+ %d+ (%d+)'
 local match, size, bytes, holes, full, at = string.match, 0, 0, 0, false, #reply
 local max_stalls, may_risk, passed_over = tonumber(ARGV[12]), ARGV[13] == '1', {}
@@ -15,17 +15,18 @@ local deadline, tokens = string.format('%.0f', now + lease), 'active ' .. writer
 local middle, tail, by = ' ' .. now_text .. ' 1 0 0 0 ', ' ' .. worker, '","attempt":1,"worker":"' .. worker
 local state, taken, from_priority, last = 'waiting', 0, 0, false
 while not full and size < wanted and not last do
-  local entries
-  local more = #passed_over > 0 and 50 or 0
+  local entries, want = {}, wanted - size + (#passed_over > 0 and 50 or 0)
   if state == 'waiting' then
-    local want = math.min(wanted - size + more, EXAMINED - taken)
-    entries = redis.call('LRANGE', wait_key, taken, taken + want - 1)
+    want = math.min(want, EXAMINED - taken)
+    if want > 0 then entries = redis.call('LRANGE', wait_key, taken, taken + want - 1) end
+    -- So many holes say nothing of what is behind them; so many jobs passed over must not keep the rest waiting.
+    last = want == 0 and #passed_over == 0
     if #entries == 0 then state = 'prioritized' end
-    last = taken + #entries >= EXAMINED
   end
-  if state == 'prioritized' then
-    local scored = redis.call('ZRANGE', prioritized_key, 0, wanted - size - 1 + (may_risk and more or 50), 'WITHSCORES')
-    entries, last = {}, true
+  if state == 'prioritized' and not last then
+    want = math.min(wanted - size + (#passed_over > 0 and 50 or 0), EXAMINED - from_priority)
+    local scored = want > 0 and redis.call('ZRANGE', prioritized_key, from_priority, from_priority + want - 1, 'WITHSCORES') or {}
+    last = #scored < want * 2 or want <= 0
     for index = 1, #scored, 2 do
       entries[#entries + 1] = scored[index]
       places[scored[index]] = string.format('%.0f', tonumber(scored[index + 1]))
@@ -84,7 +85,7 @@ while not full and size < wanted and not last do
       if may_repeat then seen[id] = true end
     end
   end
-  if state == 'waiting' then taken = taken + looked else from_priority = looked end
+  if state == 'waiting' then taken = taken + looked else from_priority = from_priority + looked end
 end
 reply[3] = seq + 1
 if size > 0 then
@@ -97,8 +98,13 @@ if taken > 0 then redis.call('LPOP', wait_key, taken) end
 if from_priority > 0 then redis.call('ZPOPMIN', prioritized_key, from_priority) end
 -- A line of nothing else is no news to this worker: its wake-up would come back to it at once, again and again.
 left = #passed_over > 0 and size == 0
-for index = #passed_over, 1, -1 do
-  local id = passed_over[index]
-  if places[id] then redis.call('ZADD', prioritized_key, places[id], id) else redis.call('LPUSH', wait_key, id) end
+local head, tail_end = {}, {}
+for _, id in ipairs(passed_over) do
+  if places[id] then redis.call('ZADD', prioritized_key, places[id], id)
+  elseif #head < KEPT_AT_HEAD then table.insert(head, 1, id)
+  else tail_end[#tail_end + 1] = id end
 end
+if #head > 0 then redis.call('LPUSH', wait_key, unpack(head)) end
+-- More of them would hide what is behind from every worker that runs one.
+if #tail_end > 0 then redis.call('RPUSH', wait_key, unpack(tail_end)) end
 if holes > 0 then redis.call('HINCRBY', meta_key, 'holes', -math.min(holes, tonumber(meta[5]) or 0)) end
