@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 from eventq.commands.work import ProgressUpdate
 from eventq.errors import EventqError, InvalidJob
 from eventq.events import ErrorEvent, Event, make_event
-from eventq.fence import deadline_of
 from eventq.job import Job
 from eventq.lanes import Settlement
 from eventq.limits import PROGRESS_INTERVAL
@@ -49,7 +48,6 @@ class Runs:
         *,
         strategies: Mapping[str, Any],
         listeners: Listeners,
-        lease: float,
         max_stalls: int,
     ) -> None:
         self._context = context
@@ -57,7 +55,6 @@ class Runs:
         self._processors = processors
         self._strategies = strategies
         self._listeners = listeners
-        self._lease = lease
         self._max_stalls = max_stalls
         self._threads = ThreadPool(f"eventq-{context.name}") if processors.any_plain else None
         # One bound method for all: a closure per job would make a cycle that only the garbage collector ends.
@@ -74,8 +71,8 @@ class Runs:
         self.give_back: Callable[[Sequence[Held]], None]
         self.tell: Callable[[str, dict[str, Any]], None]
 
-    def start(self, claimed: Claimed, sent: float, arrived: float) -> None:
-        """Begin a run whose claim was sent and came in at these times (boot time).
+    def start(self, claimed: Claimed, deadline: float, arrived: float) -> None:
+        """Begin a run whose claim came in at `arrived` and is surely ours until `deadline` (boot time).
 
         What cannot be read or has no processor fails alone. What came so late that others may have it by now is given back.
         """
@@ -102,9 +99,11 @@ class Runs:
         running.job = Job(
             self._context, claimed.id, record, data, run, fence=claimed.fence, token=claimed.token, report=self._reporter
         )
-        # The answer of a call that was repeated may be an old one: then the lease began when the run did.
-        running.deadline = deadline_of(sent, self._lease) - (claimed.started_ms - run.started_ms) / 1000
-        if arrived > running.deadline:
+        if claimed.run:
+            # The answer of a call that was repeated may be an old one: then the lease began when the run did.
+            deadline -= (claimed.started_ms - run.started_ms) / 1000
+        running.deadline = deadline
+        if arrived > deadline:
             self.started -= 1
             self.give_back([running.held])
         else:
@@ -223,8 +222,21 @@ class Runs:
             raise
         except BaseException as raised:  # whatever user code raises is an outcome
             error = raised
-        if running.ended != "lost" and not (running.ended and error is not None):
-            await self._record(running, value, error)
+        if running.ended == "lost" or (running.ended and error is not None):
+            return
+        if error is None:
+            error = self._succeed(running, value)
+        if error is not None:
+            self._send(running, await decide(running, error, self._context, self._strategies))
+
+    def _succeed(self, running: Running, value: Any) -> UnreadableResult | None:
+        """Send what the processor returned; return the error where it cannot be stored."""
+        try:
+            verdict = succeeded(running, value, self._context)
+        except UnreadableResult as unreadable:
+            return unreadable
+        self._send(running, verdict)
+        return None
 
     def _end(self, running: Running, why: str) -> None:
         if not running.ended:
@@ -244,17 +256,6 @@ class Runs:
         self.held.pop(running.claimed.token, None)
         self.settled += 1
         self.slot_freed()
-
-    async def _record(self, running: Running, value: Any, error: BaseException | None) -> None:
-        verdict = None
-        if error is None:
-            try:
-                verdict = succeeded(running, value, self._context)
-            except UnreadableResult as unreadable:
-                error = unreadable
-        if verdict is None:
-            verdict = await decide(running, error, self._context, self._strategies)
-        self._send(running, verdict)
 
     def _freed(self, running: Running) -> None:
         if running.slot_held:

@@ -14,7 +14,7 @@ from eventq.durations import to_ms
 from eventq.errors import ConfigurationError
 from eventq.events import WorkerStartedEvent, WorkerStoppedEvent
 from eventq.exit_signals import exit_signals, unless
-from eventq.fence import Fence
+from eventq.fence import Fence, deadline_of
 from eventq.heartbeat import Heartbeat
 from eventq.job import Job
 from eventq.lanes import Lanes
@@ -114,7 +114,6 @@ class Worker(Listening, Generic[DataT, ResultT]):
             Processors(processor),
             strategies=check_strategies(backoffs),
             listeners=self.listeners,
-            lease=self._lease_ms / 1000,
             max_stalls=self._max_stalls,
         )
         self._is_paused = False
@@ -307,9 +306,9 @@ class Worker(Listening, Generic[DataT, ResultT]):
             # They arrived after a pause or close: back to the head, in order.
             self._releases.give_back([self._runs.unstarted(claimed) for claimed in reply.jobs])
         else:
-            arrived = boot_time()
+            deadline, arrived = deadline_of(sent, self._lease_ms / 1000), boot_time()
             for claimed in reply.jobs:
-                self._runs.start(claimed, sent, arrived)
+                self._runs.start(claimed, deadline, arrived)
         if reply.next_due_ms is not None:
             self._waker.look_in(reply.next_due_ms)
         if self._free() > 0:

@@ -48,13 +48,14 @@ while not full and size < wanted and not last do
       if run then in_line = string.sub(run, 1, #state + 1) == state .. ' '
       else in_line = not added or due == '' and (priority ~= '') == (state == 'prioritized') end
     end
-    local stalls = in_line and run and max_stalls > 0 and tonumber(match(run, STALLS)) or 0
+    local is_last_chance = false
+    if run and in_line and max_stalls > 0 then is_last_chance = (tonumber(match(run, STALLS)) or 0) >= max_stalls end
     if not in_line then
       if state == 'waiting' then holes = holes + 1 end
-    elseif stalls > 0 and stalls >= max_stalls and not may_risk then
+    elseif is_last_chance and not may_risk then
       passed_over[#passed_over + 1] = id
     else
-      if stalls > 0 and stalls >= max_stalls then may_risk = false end
+      if is_last_chance then may_risk = false end
       local data = flags and flags ~= '' and string.find(flags, 'd', 1, true) and redis.call('HGET', data_key, id) or ''
       bytes = bytes + #record + #data
       if bytes > CLAIM_BYTES and size > 0 then
