@@ -71,6 +71,7 @@ class Heartbeat:
     def stop(self) -> None:
         """End the thread; a renewal in flight is not waited for."""
         self._is_stopped = True
+        self._runner.stop()
         self._news.set()
 
     async def ended(self, timeout: float) -> None:

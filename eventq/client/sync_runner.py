@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import RedisError
@@ -43,6 +42,7 @@ class SyncRunner:
         self._client_name = client_name
         self._connection: SyncConnection | None = None
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
         self._pid = -1
         self._node = ""
         self._writer = ""
@@ -63,6 +63,10 @@ class SyncRunner:
         with self._lock:
             self._own()
             return verb.parse(self._persist(str(verb.words[0]), list(verb.words), None))
+
+    def stop(self) -> None:
+        """End what is repeated: a call that waits to be sent again raises QueueUnavailable now. Safe in another thread."""
+        self._stopped.set()
 
     def close(self) -> None:
         """Close the connection."""
@@ -93,10 +97,10 @@ class SyncRunner:
                 connection.send_packed_command([pack(words)], check_health=False)
                 return connection.read_response()
             except (RedisError, OSError) as fault:
-                pause = recovery.after(fault)
+                pause = recovery.after(fault, is_closed=self._stopped.is_set())
                 if recovery.drop:
                     self._drop()
-                time.sleep(pause)
+                self._stopped.wait(pause)
 
     def _connect(self, recovery: Recovery) -> SyncConnection:
         self._node = recovery.tried = recovery.node or self._server.next_node()

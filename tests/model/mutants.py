@@ -115,11 +115,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the last-chance rule is ignored",
-        (("lua/include/claim.lua", "max_stalls > 0 and tonumber(", "max_stalls < 0 and tonumber("),),
+        (("lua/include/claim.lua", "if run and in_line and max_stalls > 0 then", "if run and in_line and max_stalls < 0 then"),),
     ),
     Mutant(
         "two on their last chance in one claim",
-        (("lua/include/claim.lua", "      if stalls > 0 and stalls >= max_stalls then may_risk = false end\n", ""),),
+        (("lua/include/claim.lua", "      if is_last_chance then may_risk = false end\n", ""),),
     ),
     Mutant(
         "what is passed over goes to the tail",
