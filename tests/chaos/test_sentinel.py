@@ -96,7 +96,8 @@ async def test_what_a_failover_loses_is_reported_and_equals_the_ledger(
     server_kind: ServerKind, queue_name: str, wait_until: WaitUntil, failovers: int, safe: bool
 ) -> None:
     """Graceful failovers under load, no worker restarted: the events undone are exactly those that are gone, and the
-    acknowledged adds that are gone were among them (but one at the very end of a primary). With min-replicas-to-write 1 the old primary refuses, and little is lost.
+    acknowledged adds that are gone were among them (but one at the very end of a primary). With min-replicas-to-write 1 the
+    old primary refuses within a second.
     """
     options = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "1") if safe else ()
     with TestSentinel(server_kind, *options) as sentinel:
@@ -131,7 +132,8 @@ async def test_what_a_failover_loses_is_reported_and_equals_the_ledger(
     assert len(missing - told) <= failovers
     completed = {event.job_id for event in final.values() if isinstance(event, CompletedEvent)}
     assert completed == set(producer.acknowledged) - missing
-    assert not safe or len(missing) <= failovers * 20
+    # The server counts its good replicas once a second, and that long the old primary may take a thousand adds a second.
+    assert not safe or len(missing) <= failovers * 1000
 
 
 async def nothing(_: Job[int]) -> None:
