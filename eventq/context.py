@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, cast
 
+import msgspec
 from typing_extensions import TypeVar
 
 from eventq.client import AsyncRunner, Server
 from eventq.codec import Codec
-from eventq.commands.read import get_jobs, register_queue
+from eventq.commands.add import NewRecord
+from eventq.commands.read import register_queue
 from eventq.commands.work import Retention
-from eventq.errors import ConfigurationError, JobNotFound, ServerRefused
-from eventq.keys import QueueKeys, check_job_id
+from eventq.errors import ConfigurationError, InvalidJob, ServerRefused
+from eventq.ids import new_id
+from eventq.keys import QueueKeys, check_job_name
 from eventq.limits import Limits
+from eventq.operations import reading
 from eventq.options import KEEP_COMPLETED, KEEP_FAILED, JobOptions, queue_rule
-from eventq.records import UnreadableRecord
+from eventq.tracing import trace_fragment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventq.errors import JobNotFound
     from eventq.records import StoredJob
 
 DataT = TypeVar("DataT", default=Any)
 ResultT = TypeVar("ResultT", default=Any)
+_NO_OPTIONS = JobOptions()
 
 
-class QueueContext(Generic[DataT, ResultT]):
-    """One queue on one server. Opens nothing until it is used."""
+class NewJob(msgspec.Struct, Generic[DataT], frozen=True):
+    """One job of a bulk add."""
+
+    name: str
+    data: DataT = cast("Any", None)
+    options: JobOptions | None = None
+
+
+class BaseContext(Generic[DataT, ResultT]):
+    """One queue on one server, whoever speaks to it. Opens nothing."""
 
     def __init__(
         self,
@@ -50,19 +66,60 @@ class QueueContext(Generic[DataT, ResultT]):
         self.default_options = default_options
         self.data: Codec[DataT] = Codec(data_type, what="job data", limit=limits.data, option="Limits.data")
         self.result: Codec[ResultT] = Codec(result_type, what="result", limit=limits.result, option="Limits.result")
-        defaults = default_options or JobOptions()
+        self._defaults = default_options or _NO_OPTIONS
         self.retention = Retention(
-            queue_rule("remove_on_complete", defaults.remove_on_complete, KEEP_COMPLETED),
-            queue_rule("remove_on_fail", defaults.remove_on_fail, KEEP_FAILED),
+            queue_rule("remove_on_complete", self._defaults.remove_on_complete, KEEP_COMPLETED),
+            queue_rule("remove_on_fail", self._defaults.remove_on_fail, KEEP_FAILED),
         )
-        self.runner = AsyncRunner(self.server)
-        #: Whether this client has listed the queue for discovery.
-        self.is_registered = False
 
     @property
     def name(self) -> str:
         """The queue's name."""
         return self.keys.name
+
+    def record(self, name: str, data: DataT, options: JobOptions | None, trace: str | None = None) -> NewRecord:
+        """Check everything about one job and return what is sent. Raises InvalidJob; nothing is stored."""
+        if options is not None and not isinstance(options, JobOptions):
+            raise InvalidJob(f"options {options!r}: must be JobOptions")
+        compiled = (self._defaults if options is None else options.over(self.default_options)).compiled
+        return NewRecord(
+            compiled.job_id or new_id(),
+            check_job_name(name),
+            trace_fragment() if trace is None else trace,
+            compiled.header,
+            compiled.place,
+            compiled.spec,
+            self.data.encode(data),
+            compiled.job_id is not None,
+            compiled,
+        )
+
+    def records(self, jobs: Sequence[NewJob[DataT]]) -> list[NewRecord]:
+        """Check many jobs. Raises InvalidJob that says which one it is; nothing is stored."""
+        trace = trace_fragment()
+        records: list[NewRecord] = []
+        for index, job in enumerate(jobs):
+            if not isinstance(job, NewJob):
+                raise InvalidJob(f"job {index} of {len(jobs)}: {type(job).__name__} is not a NewJob")
+            try:
+                records.append(self.record(job.name, job.data, job.options, trace))
+            except InvalidJob as error:
+                raise InvalidJob(f"job {index} of {len(jobs)}: {error}; nothing was added") from error
+        return records
+
+    def not_found(self, job_id: str) -> JobNotFound:
+        """Return the error for a job that is not stored."""
+        return reading.not_found(self.keys, job_id)
+
+
+class QueueContext(BaseContext[DataT, ResultT]):
+    """One queue on one server, spoken to from an event loop. Opens nothing until it is used."""
+
+    def __init__(self, name: str, data_type: Any, result_type: Any, **settings: Any) -> None:
+        super().__init__(name, data_type, result_type, **settings)
+        self.runner = AsyncRunner(self.server)
+        #: Whether this client has listed the queue for discovery.
+        self.is_registered = False
 
     async def register(self) -> None:
         """List the queue for discovery, once per client. Raises ConfigurationError in another loop, or once closed."""
@@ -78,22 +135,8 @@ class QueueContext(Generic[DataT, ResultT]):
 
     async def stored(self, job_id: str) -> StoredJob | None:
         """Read one job. One round trip. Raises UnreadableRecord."""
-        found = (await self.runner.run(get_jobs(self.keys, [check_job_id(job_id)])))[0]
-        if isinstance(found, UnreadableRecord):
-            raise found
-        return found
+        return await self.runner.perform(reading.stored(self.keys, job_id))
 
     async def require(self, job_id: str) -> StoredJob:
         """Read one job. Raises JobNotFound."""
-        stored = await self.stored(job_id)
-        if stored is None:
-            raise self.not_found(job_id)
-        return stored
-
-    def not_found(self, job_id: str) -> JobNotFound:
-        """Return the error for a job that is not stored."""
-        return JobNotFound(
-            f"job {job_id!r} is not in queue {self.name!r}: never added, or removed since",
-            queue=self.name,
-            job_id=job_id,
-        )
+        return await self.runner.perform(reading.require(self.keys, job_id))

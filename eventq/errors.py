@@ -7,6 +7,8 @@ EventqError
 ├─ QueueUnavailable        whoever runs Redis: unreachable, timed out, still loading
 ├─ ServerRefused           whoever runs Redis: out of memory, no permission, read only
 ├─ LayoutMismatch          whoever deploys: the queue was written by another layout
+├─ QueueActive             the caller: jobs are running, so the queue is not obliterated
+├─ ScheduleNotFound        the caller: no schedule of that id; carries `.queue` and `.schedule_id`
 ├─ ScriptError             us: a script answered what its parser does not know
 └─ JobError                the caller; carries `.queue` and `.job_id`
    ├─ JobNotFound          ├─ InvalidState   ├─ LeaseLost   └─ JobFailed (the job whose result was awaited)
@@ -61,6 +63,19 @@ class ScriptError(EventqError):
     """A script answered something its parser does not know: a bug in eventq."""
 
 
+class QueueActive(EventqError):
+    """Jobs of the queue are running, so it is not obliterated. Nothing was changed."""
+
+
+class ScheduleNotFound(EventqError):
+    """The queue has no schedule of that id: it was never upserted, or has been removed."""
+
+    def __init__(self, message: str, *, queue: str, schedule_id: str) -> None:
+        super().__init__(message)
+        self.queue = queue
+        self.schedule_id = schedule_id
+
+
 class JobError(EventqError):
     """Something about one job; `queue` and `job_id` name it."""
 
@@ -104,4 +119,15 @@ class Retry(Exception):
 
     def __init__(self, message: str = "", *, delay: float | timedelta | None = None) -> None:
         super().__init__(message or "the processor asked for a retry")
+        self.delay = delay
+
+
+class Postpone(Exception):
+    """Raised by a processor: not now. The job is delayed by `delay` (seconds) and then runs again; no attempt is charged.
+
+    With `update_data` before it a job goes on in steps. `max_starts` of the job bounds how often it may be started.
+    """
+
+    def __init__(self, message: str = "", *, delay: float | timedelta) -> None:
+        super().__init__(message or "the processor postponed the job")
         self.delay = delay

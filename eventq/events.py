@@ -2,7 +2,7 @@
 
 | kind | when | fields besides queue, seq, time |
 | --- | --- | --- |
-| added | stored | job_id, name, state, due, priority, traceparent, tracestate |
+| added | stored; by a schedule: `schedule`, `slot` | job_id, name, state, due, priority, schedule, slot, trace context |
 | duplicated | an own id existed already; nothing was stored | job_id, name |
 | waiting | into line: due, retried by hand | job_id, name, state, previous, due |
 | active | a worker claimed it; `seq` is the run's fence | job_id, name, attempt, worker, waited |
@@ -12,7 +12,12 @@
 | failed | final | job_id, name, attempt, worker, waited, ran, error, reason, exhausted, stalls, trace context |
 | released | given back by its worker, uncounted | job_id, name, attempt, worker, ran, state, previous |
 | stalled | its lease ran out; back in line | job_id, name, attempt, worker, ran, stalls, state, previous, trace context |
+| delayed | to run later: by `change_delay`, or postponed | job_id, name, attempt, worker, waited, ran, state, previous, due |
+| updated | its data or its priority was changed | job_id, name, what, state, previous, priority |
 | removed | no longer stored, in bulk | job_ids, previous, reason |
+| cleaned | `clean` removed so many of a state, per call it made | count, state |
+| obliterated | the queue and all it held is gone; numbers begin anew | count |
+| schedule_missed | slots of a schedule that nobody could fire in time | schedule_id, count, first, last, policy |
 | drained | the last job in line ended | |
 | paused, resumed | the queue | |
 | lost | a reader found a gap; made by the reader | count, reason |
@@ -20,7 +25,8 @@
 | worker_started | a worker began to claim | worker, concurrency |
 | worker_stopped | a worker ended in good order | worker |
 
-`waited` and `ran` are seconds by Redis' clock; `reason` of failed is error, stalled or timeout.
+`waited` and `ran` are seconds by Redis' clock; `reason` of failed is error, stalled or timeout, of removed: removed, retention,
+cleaned or drained.
 """
 
 from __future__ import annotations
@@ -87,14 +93,30 @@ class _Outcome(JobEvent, frozen=True, kw_only=True):
         return self.ran_ms / 1000
 
 
+class _DueOutcome(_Outcome, frozen=True, kw_only=True):
+    due_ms: int = 0
+
+    @property
+    def due(self) -> datetime | None:
+        """When it may run again."""
+        return datetime.fromtimestamp(self.due_ms / 1000, UTC) if self.due_ms else None
+
+
 class AddedEvent(_Due, frozen=True, kw_only=True):
     """A job was stored."""
 
     kind: ClassVar[str] = "added"
     state: str = ""
     priority: int = 0
+    schedule: str = ""
+    slot_ms: int = 0
     traceparent: str = ""
     tracestate: str = ""
+
+    @property
+    def slot(self) -> datetime | None:
+        """Of a job that a schedule made: when it was meant to be."""
+        return datetime.fromtimestamp(self.slot_ms / 1000, UTC) if self.slot_ms else None
 
 
 class DuplicatedEvent(JobEvent, frozen=True, kw_only=True):
@@ -133,18 +155,12 @@ class CompletedEvent(_Outcome, frozen=True, kw_only=True):
     result_omitted: bool = False
 
 
-class RetryingEvent(_Outcome, frozen=True, kw_only=True):
+class RetryingEvent(_DueOutcome, frozen=True, kw_only=True):
     """An attempt failed and the job will run again: when (`due`) and why (`error`)."""
 
     kind: ClassVar[str] = "retrying"
     state: str = ""
-    due_ms: int = 0
     error: JobErrorInfo = JobErrorInfo("")
-
-    @property
-    def due(self) -> datetime | None:
-        """When it may run again."""
-        return datetime.fromtimestamp(self.due_ms / 1000, UTC) if self.due_ms else None
 
 
 class FailedEvent(_Outcome, frozen=True, kw_only=True):
@@ -165,6 +181,14 @@ class ReleasedEvent(_Outcome, frozen=True, kw_only=True):
     previous: str = ""
 
 
+class DelayedEvent(_DueOutcome, frozen=True, kw_only=True):
+    """A job is to run later: its delay was changed, or its processor postponed it (`previous` is active, no attempt charged)."""
+
+    kind: ClassVar[str] = "delayed"
+    state: str = ""
+    previous: str = ""
+
+
 class StalledEvent(_Outcome, frozen=True, kw_only=True):
     """A run's lease ended without a word from its worker; the job is back in line."""
 
@@ -174,13 +198,59 @@ class StalledEvent(_Outcome, frozen=True, kw_only=True):
     stalls: int = 0
 
 
+class UpdatedEvent(JobEvent, frozen=True, kw_only=True):
+    """A job's data or priority was changed (`what`); a change of priority may move it between waiting and prioritized."""
+
+    kind: ClassVar[str] = "updated"
+    what: str = ""
+    state: str = ""
+    previous: str = ""
+    priority: int = 0
+
+
 class RemovedEvent(Event, frozen=True, kw_only=True):
-    """Jobs are no longer stored: by hand or by retention."""
+    """Jobs are no longer stored. `reason`: removed (by hand), retention, cleaned, drained."""
 
     kind: ClassVar[str] = "removed"
     job_ids: tuple[str, ...] = ()
     previous: str = ""
     reason: str = ""
+
+
+class CleanedEvent(Event, frozen=True, kw_only=True):
+    """One call of `clean` removed so many jobs of a state; which ones, the `removed` event before it says."""
+
+    kind: ClassVar[str] = "cleaned"
+    count: int = 0
+    state: str = ""
+
+
+class ObliteratedEvent(Event, frozen=True, kw_only=True):
+    """The queue is gone with all it held (`count` jobs). What comes after begins a new epoch with number 1."""
+
+    kind: ClassVar[str] = "obliterated"
+    count: int = 0
+
+
+class ScheduleMissedEvent(Event, frozen=True, kw_only=True):
+    """Nobody could fire these slots of a schedule in time, and its policy is not to run them later. `count` is exact."""
+
+    kind: ClassVar[str] = "schedule_missed"
+    schedule_id: str = ""
+    count: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    policy: str = ""
+
+    @property
+    def first(self) -> datetime:
+        """The earliest of the slots."""
+        return datetime.fromtimestamp(self.first_ms / 1000, UTC)
+
+    @property
+    def last(self) -> datetime:
+        """The latest of the slots."""
+        return datetime.fromtimestamp(self.last_ms / 1000, UTC)
 
 
 class DrainedEvent(Event, frozen=True, kw_only=True):
@@ -248,8 +318,8 @@ STREAM_EVENTS: Final[dict[str, type[Event]]] = {
     cls.kind: cls
     for cls in (
         AddedEvent, DuplicatedEvent, WaitingEvent, ActiveEvent, ProgressEvent, CompletedEvent, RetryingEvent, FailedEvent,
-        ReleasedEvent, StalledEvent, RemovedEvent, DrainedEvent, PausedEvent, ResumedEvent, ErrorEvent, WorkerStartedEvent,
-        WorkerStoppedEvent,
+        ReleasedEvent, StalledEvent, DelayedEvent, UpdatedEvent, RemovedEvent, CleanedEvent, ObliteratedEvent, DrainedEvent,
+        PausedEvent, ResumedEvent, ScheduleMissedEvent, ErrorEvent, WorkerStartedEvent, WorkerStoppedEvent,
     )
 }  # fmt: skip
 LOCAL_EVENTS: Final[dict[str, type[Event]]] = {cls.kind: cls for cls in (LostEvent,)}

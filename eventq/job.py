@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast
@@ -9,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast
 import msgspec
 
 from eventq.codec import encode_json
-from eventq.commands.manage import remove_jobs, retry_jobs
-from eventq.context import DataT, QueueContext, ResultT
+from eventq.context import BaseContext, DataT, QueueContext, ResultT
 from eventq.errors import InvalidJob, InvalidState
 from eventq.limits import PROGRESS_BYTES
+from eventq.operations import changing, reading
 from eventq.records import NEVER_RUN, JobErrorInfo, Record, Run, StoredJob
 from eventq.states import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from datetime import timedelta
 
 
 class Outcomes(Protocol):
@@ -36,7 +38,7 @@ UNDECODED: Final = Undecoded()
 
 
 class _Done:
-    """Awaitable that is done: lets `update_progress` be called with `await` on a loop and without in a thread."""
+    """Awaitable that is done: lets a call be made with `await` on a loop and without in a thread."""
 
     __slots__ = ()
 
@@ -48,53 +50,27 @@ class _Done:
 _DONE = _Done()
 
 
-class Job(Generic[DataT, ResultT]):
-    """One job. What it says is as of when it was read; methods ask Redis anew.
+class BaseJob(Generic[DataT, ResultT]):
+    """What a job says of itself, as of when it was read."""
 
-    data: decoded and checked. attempt: 1 while first running, fails + 1. fence: rises with every run of any job of the queue,
-    for compare-and-set in your own database; 0 outside a processor.
-    """
-
-    __slots__ = (
-        "_context",
-        "_data",
-        "_outcomes",
-        "_report",
-        "_stored_progress",
-        "_token",
-        "cancelled",
-        "fence",
-        "id",
-        "record",
-        "run",
-    )
+    __slots__ = ("_context", "_data", "_stored_progress", "id", "record", "run")
 
     def __init__(
         self,
-        context: QueueContext[DataT, ResultT],
+        context: BaseContext[DataT, ResultT],
         job_id: str,
         record: Record,
         data: DataT | Undecoded,
         run: Run = NEVER_RUN,
         *,
-        outcomes: Outcomes | None = None,
         progress: Any = None,
-        fence: int = 0,
-        token: str = "",
-        report: Callable[[str, str], None] | None = None,
     ) -> None:
         self._context = context
-        self._outcomes = outcomes
-        self._token = token
-        self._report = report
         self._stored_progress = progress
         self.id = job_id
         self.record = record
         self.run = run
         self._data = data
-        self.fence = fence
-        #: Set when this run is over before its processor is: timed out, lease lost, worker closing. Threads look at it.
-        self.cancelled = False
 
     @property
     def data(self) -> DataT:
@@ -148,9 +124,50 @@ class Job(Generic[DataT, ResultT]):
         return time_of(self.run.finished_ms) if self.run.finished_ms else None
 
     @property
+    def due_at(self) -> datetime | None:
+        """When it may run (or was to run first), by Redis' clock; None for at once."""
+        return time_of(ms) if (ms := self.run.ready_ms or self.record.due_ms) else None
+
+    @property
     def progress(self) -> Any:
         """The last progress reported: a number or a JSON object; None for none."""
         return self._stored_progress
+
+    def __repr__(self) -> str:
+        return f"<Job {self.queue}/{self.id} {self.name!r} attempt {self.attempt}/{self.max_attempts}>"
+
+
+class Job(BaseJob[DataT, ResultT]):
+    """One job. What it says is as of when it was read; methods ask Redis anew.
+
+    data: decoded and checked. attempt: 1 while first running, fails + 1. fence: rises with every run of any job of the queue,
+    for compare-and-set in your own database; 0 outside a processor.
+    """
+
+    __slots__ = ("_outcomes", "_report", "_runner", "_token", "cancelled", "fence")
+
+    def __init__(
+        self,
+        context: QueueContext[DataT, ResultT],
+        job_id: str,
+        record: Record,
+        data: DataT | Undecoded,
+        run: Run = NEVER_RUN,
+        *,
+        outcomes: Outcomes | None = None,
+        progress: Any = None,
+        fence: int = 0,
+        token: str = "",
+        report: Callable[[str, str], None] | None = None,
+    ) -> None:
+        super().__init__(context, job_id, record, data, run, progress=progress)
+        self._runner = context.runner
+        self._outcomes = outcomes
+        self._token = token
+        self._report = report
+        self.fence = fence
+        #: Set when this run is over before its processor is: timed out, lease lost, worker closing. Threads look at it.
+        self.cancelled = False
 
     def update_progress(self, progress: float | dict[str, Any]) -> _Done:
         """Report progress from the processor: a number or a JSON object. Returns at once; `await` it or not, also in threads.
@@ -172,7 +189,7 @@ class Job(Generic[DataT, ResultT]):
 
     async def get_state(self) -> JobState:
         """Read where the job stands. One round trip. Raises JobNotFound."""
-        return (await self._context.require(self.id)).state
+        return (await self._runner.perform(reading.require(self._context.keys, self.id))).state
 
     async def result(self, timeout: float | None = None) -> ResultT:
         """Wait for the outcome and return the result. No polling: an event tells.
@@ -185,26 +202,71 @@ class Job(Generic[DataT, ResultT]):
         return cast("ResultT", await self._outcomes.wait(self.id, timeout))
 
     async def retry(self, *, reset_attempts: bool = False) -> None:
-        """Put a failed job back in line. Raises JobNotFound, InvalidState when it is not failed; then nothing changed."""
-        verdict = await self._context.runner.run(
-            retry_jobs(self._context.keys, [self.id], state=JobState.FAILED, reset_attempts=reset_attempts)
-        )
-        if verdict == "m":
-            raise self._context.not_found(self.id)
-        if verdict == "s":
-            state = await self.get_state()
-            raise InvalidState(f"job {self.id!r} is {state}: only a failed job can be retried", queue=self.queue, job_id=self.id)
+        """Put a failed job back in line. Raises JobNotFound, InvalidState when it is not failed; then nothing changed.
+
+        reset_attempts: its attempts (and stalls) count from the beginning again.
+        """
+        await self._runner.perform(changing.retry(self._context.keys, self.id, reset_attempts))
 
     async def remove(self) -> None:
         """Remove the job with all that is stored of it. Raises JobNotFound, InvalidState while it runs."""
-        verdict = await self._context.runner.run(remove_jobs(self._context.keys, [self.id]))
-        if verdict == "m":
-            raise self._context.not_found(self.id)
-        if verdict == "a":
-            raise InvalidState(f"job {self.id!r} is active: it cannot be removed while it runs", queue=self.queue, job_id=self.id)
+        await self._runner.perform(changing.remove(self._context.keys, self.id))
 
-    def __repr__(self) -> str:
-        return f"<Job {self.queue}/{self.id} {self.name!r} attempt {self.attempt}/{self.max_attempts}>"
+    async def promote(self) -> None:
+        """Let a delayed job run now. Raises JobNotFound, InvalidState when it is not delayed."""
+        await self._runner.perform(changing.promote(self._context.keys, self.id))
+
+    async def change_delay(self, delay: float | timedelta | None = None, *, at: datetime | None = None) -> None:
+        """Let a delayed job run so many seconds from now, or `at` an absolute time. Raises JobNotFound, InvalidState."""
+        await self._runner.perform(changing.delay(self._context.keys, self.id, delay, at))
+
+    async def change_priority(self, priority: int, *, lifo: bool = False) -> None:
+        """Change the priority (0: none, runs first) and with it the place in line: behind its equals, with `lifo` before them.
+
+        A job that runs or is delayed comes in at the new priority next time. Raises JobNotFound, InvalidState once finished.
+        """
+        await self._runner.perform(changing.prioritize(self._context.keys, self.id, priority, lifo))
+
+    def update_data(self, data: DataT) -> Awaitable[None]:
+        """Replace the job's data; the next run sees it. `await` it; in a processor's thread the call itself waits.
+
+        A processor that works in steps saves here how far it is. Raises InvalidJob (data that does not fit the type or the
+        limit), JobNotFound, and LeaseLost from a run that is over; then nothing changed.
+        """
+        text = self._context.data.encode(data)
+        return self._from_anywhere(self._replace_data(data, text))
+
+    async def _replace_data(self, data: DataT, text: str) -> None:
+        await self._runner.perform(changing.replace_data(self._context.keys, self.id, self._token, text))
+        self._data = data
+
+    def log(self, line: str) -> Awaitable[None]:
+        """Add a line to the job's log, which keeps the last 1,000 lines and 64 KiB. `await` it; in a thread the call waits.
+
+        One round trip. Raises InvalidJob (not text, or over 8 KiB), JobNotFound, and LeaseLost from a run that is over.
+        """
+        return self._from_anywhere(self._runner.perform(changing.log(self._context.keys, self.id, self._token, line)))
+
+    async def get_logs(self, start: int = 0, limit: int = 100) -> list[str]:
+        """Return lines of the job's log, the oldest that is kept first. One round trip. Raises JobNotFound."""
+        return await self._runner.perform(reading.logs(self._context.keys, self.id, start, limit))
+
+    async def clear_logs(self, keep: int = 0) -> None:
+        """Remove the log but for its last `keep` lines. Raises JobNotFound."""
+        await self._runner.perform(changing.clear(self._context.keys, self.id, keep))
+
+    def _from_anywhere(self, call: Coroutine[Any, Any, None]) -> Awaitable[None]:
+        """Return the call to be awaited on the loop; in a processor's thread make it and wait for it."""
+        loop = self._runner.loop
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            if loop is None:
+                call.close()
+                raise
+            asyncio.run_coroutine_threadsafe(call, loop).result()
+            return _DONE
+        return call
 
 
 _decode_error = msgspec.json.Decoder(JobErrorInfo).decode

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
     from types import TracebackType
-    from typing import Self
+    from typing import Self, Unpack
 
-    from eventq.backoff import Backoff
     from eventq.job import Job
-    from eventq.options import JobOptions, Retention
+    from eventq.options import JobOptions, OptionArguments
     from eventq.queue import NewJob
     from eventq.records import JobErrorInfo
     from eventq.worker import Processor
@@ -132,33 +131,10 @@ class JobQueue(Listening, Generic[DataT, ResultT]):
         self,
         name: str,
         data: DataT = cast("Any", None),  # noqa: B008
-        *,
-        delay: float | timedelta | None = None,
-        at: datetime | None = None,
-        attempts: int | None = None,
-        backoff: Backoff | float | timedelta | None = None,
-        priority: int | None = None,
-        lifo: bool | None = None,
-        job_id: str | None = None,
-        remove_on_complete: Retention | None = None,
-        remove_on_fail: Retention | None = None,
-        timeout: float | timedelta | None = None,
+        **options: Unpack[OptionArguments],
     ) -> Job[DataT, ResultT]:
         """Add one job; as Queue.add."""
-        return await self.queue.add(
-            name,
-            data,
-            delay=delay,
-            at=at,
-            attempts=attempts,
-            backoff=backoff,
-            priority=priority,
-            lifo=lifo,
-            job_id=job_id,
-            remove_on_complete=remove_on_complete,
-            remove_on_fail=remove_on_fail,
-            timeout=timeout,
-        )
+        return await self.queue.add(name, data, **options)
 
     async def add_jobs(self, jobs: Iterable[NewJob[DataT]]) -> list[Job[DataT, ResultT]]:
         """Add many jobs; as Queue.add_bulk."""

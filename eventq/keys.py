@@ -9,7 +9,7 @@ from eventq.errors import ConfigurationError, InvalidJob
 
 COLUMNS: Final = (
     "meta calls jobs data runs results progress logs wait prioritized delayed leases waiting_children completed failed "
-    "timers totals events marker dedup schedules workers consumers outbox children groups group_turns"
+    "timers totals events marker dedup schedules slots workers consumers outbox children groups group_turns"
 ).split()
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")

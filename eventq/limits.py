@@ -21,6 +21,10 @@ MAX_DELAY_MS: Final = 10 * 365 * 86_400_000
 PROGRESS_BYTES: Final = 16 * 1024
 #: Progress of one job is written at most every so many seconds; the latest value wins.
 PROGRESS_INTERVAL: Final = 0.1
+#: What is kept of a job's log: the last so many lines, so many bytes; and how long one line may be.
+LOG_LINES: Final = 1_000
+LOG_BYTES: Final = 64 * 1024
+LOG_LINE_BYTES: Final = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

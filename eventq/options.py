@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypedDict
 
 import msgspec
 
@@ -40,6 +40,22 @@ KEEP_FAILED: Final = Keep(count=10_000, age=timedelta(days=14))
 Retention = bool | int | Keep
 
 
+class OptionArguments(TypedDict, total=False):
+    """The options as keyword arguments of `add`; those of JobOptions."""
+
+    delay: float | timedelta | None
+    at: datetime | None
+    attempts: int | None
+    backoff: Backoff | float | timedelta | None
+    priority: int | None
+    lifo: bool | None
+    job_id: str | None
+    remove_on_complete: Retention | None
+    remove_on_fail: Retention | None
+    timeout: float | timedelta | None
+    max_starts: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
     """What can be said about a job. None means: not said here, so the queue's default options decide.
@@ -48,7 +64,7 @@ class JobOptions:
     backoff: wait between attempts; a bare number is a fixed wait in seconds. priority: 0 (none, runs first) to 2097151; 1 runs
     before 2. lifo: goes to the head of the line. job_id: an id of your own; one that exists already is not added again.
     remove_on_complete, remove_on_fail: True removes at once, False keeps, a number keeps so many, `Keep` adds an age.
-    timeout: seconds one run may take.
+    timeout: seconds one run may take. max_starts: how often it may be started before postponing itself once more fails it.
     """
 
     delay: float | timedelta | None = None
@@ -61,6 +77,7 @@ class JobOptions:
     remove_on_complete: Retention | None = None
     remove_on_fail: Retention | None = None
     timeout: float | timedelta | None = None
+    max_starts: int | None = None
     #: What is sent, made once and with it every check.
     compiled: CompiledOptions = field(init=False, repr=False, compare=False)
 
@@ -89,6 +106,7 @@ class Spec(msgspec.Struct, omit_defaults=True, frozen=True):
     remove_on_complete: str = ""
     remove_on_fail: str = ""
     timeout_ms: int = 0
+    max_starts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +150,9 @@ def _compile(options: JobOptions) -> CompiledOptions:
         remove_on_complete=retention_rule("remove_on_complete", options.remove_on_complete),
         remove_on_fail=retention_rule("remove_on_fail", options.remove_on_fail),
         timeout_ms=0 if options.timeout is None else to_ms("timeout", options.timeout, minimum_ms=1),
+        max_starts=0
+        if options.max_starts is None
+        else check_whole("max_starts", options.max_starts, 1, MAX_ATTEMPTS, error=InvalidJob),
     )
     return CompiledOptions(
         place=place,

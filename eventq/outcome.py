@@ -11,7 +11,7 @@ import msgspec
 
 from eventq.backoff import backoff_ms
 from eventq.durations import to_ms
-from eventq.errors import InvalidJob, Retry, Unrecoverable
+from eventq.errors import InvalidJob, Postpone, Retry, Unrecoverable
 from eventq.records import JobErrorInfo
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class UnreadableJob(Unrecoverable):
 
 class UnreadableResult(Unrecoverable):
     """What the processor returned cannot be stored."""
+
+
+class TooManyStarts(Unrecoverable):
+    """A job postponed itself more often than its `max_starts` allows."""
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -70,7 +74,7 @@ def failed(
     random: Callable[[], float],
     custom_wait_ms: int | None = None,
 ) -> Verdict:
-    """Return the verdict of a run that raised: another attempt or the end.
+    """Return the verdict of a run that raised: another attempt, or the end.
 
     fails: how often it failed before. custom_wait_ms: what a strategy of the worker said, -1 to give up.
     """
@@ -88,6 +92,17 @@ def failed(
     facts += f',"reason":"{reason}","exhausted":{"true" if exhausted else "false"}'
     word = "exhausted" if exhausted else "failed"
     return Verdict(word, facts, text, record.spec.remove_on_fail, error=info, reason=reason)
+
+
+def postponed(record: Record, starts: int, error: Postpone) -> Verdict:
+    """Return the verdict of a run that wants to run later; `starts`: how often it was started, this run included.
+
+    Raises what fails the run where it may not: TooManyStarts, InvalidJob for a delay that is none.
+    """
+    most = record.spec.max_starts
+    if most and starts >= most:
+        raise TooManyStarts(f"postponed after {starts} starts, and max_starts is {most}")
+    return Verdict("postpone", "", "", to_ms("Postpone delay", error.delay, minimum_ms=1))
 
 
 def _wait_ms(record: Record, fails: int, error: BaseException, random: Callable[[], float], custom_wait_ms: int | None) -> int:

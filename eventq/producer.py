@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final, Generic
+from typing import TYPE_CHECKING, Generic
 
 from eventq.client import AsyncRunner
-from eventq.commands.add import Added, NewRecord, add_jobs
+from eventq.commands.add import Added, NewRecord, add_jobs, chunks
 from eventq.context import DataT, QueueContext, ResultT
-from eventq.errors import BulkAddError, EventqError, InvalidJob
-from eventq.ids import new_id
-from eventq.keys import check_job_name
+from eventq.errors import BulkAddError, EventqError
 from eventq.limits import CALL_BYTES, CALL_JOBS
-from eventq.options import JobOptions
-from eventq.tracing import trace_fragment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-_NO_OPTIONS: Final = JobOptions()
+    from collections.abc import Sequence
 
 
 class Producer(Generic[DataT, ResultT]):
@@ -29,7 +23,6 @@ class Producer(Generic[DataT, ResultT]):
         self._context = context
         self._runner = AsyncRunner(context.server, client_name="eventq-add")
         self._sending: asyncio.Task[None] | None = None
-        self._defaults = context.default_options or _NO_OPTIONS
         self.begin()
 
     def begin(self) -> None:
@@ -38,23 +31,6 @@ class Producer(Generic[DataT, ResultT]):
         self._is_busy = False
         self._idle = asyncio.Event()
         self._idle.set()
-
-    def record(self, name: str, data: DataT, options: JobOptions | None, trace: str | None = None) -> NewRecord:
-        """Check everything about one job and return what is sent. Raises InvalidJob; nothing is stored."""
-        if options is not None and not isinstance(options, JobOptions):
-            raise InvalidJob(f"options {options!r}: must be JobOptions")
-        compiled = (self._defaults if options is None else options.over(self._context.default_options)).compiled
-        return NewRecord(
-            compiled.job_id or new_id(),
-            check_job_name(name),
-            trace_fragment() if trace is None else trace,
-            compiled.header,
-            compiled.place,
-            compiled.spec,
-            self._context.data.encode(data),
-            compiled.job_id is not None,
-            compiled,
-        )
 
     async def add(self, record: NewRecord) -> int | None:
         """Store one job. Returns when (ms, Redis' clock), None when the id existed. A cancelled caller's job may be in.
@@ -85,10 +61,10 @@ class Producer(Generic[DataT, ResultT]):
 
         async def land() -> None:
             if flight is not None:
-                times.extend(_times(await flight, size))
+                times.extend((await flight).times(size))
 
         try:
-            for chunk in _chunks(records):
+            for chunk in chunks(records):
                 command = add_jobs(self._context.keys, chunk)
                 await land()
                 flight, size = asyncio.create_task(self._runner.run(command)), len(chunk)
@@ -121,7 +97,7 @@ class Producer(Generic[DataT, ResultT]):
                     if not future.done():
                         future.set_exception(error)
             else:
-                for time, (_, future) in zip(_times(added, len(batch)), batch, strict=True):
+                for time, (_, future) in zip(added.times(len(batch)), batch, strict=True):
                     if not future.done():
                         future.set_result(time)
         self._is_busy = False
@@ -138,21 +114,3 @@ class Producer(Generic[DataT, ResultT]):
             if not item[1].cancelled():
                 batch.append(item)
         return batch
-
-
-def _chunks(records: Sequence[NewRecord]) -> Iterator[Sequence[NewRecord]]:
-    start, size = 0, 0
-    for index, record in enumerate(records):
-        size += record.size
-        if index > start and (index - start == CALL_JOBS or size > CALL_BYTES):
-            yield records[start:index]
-            start, size = index, record.size
-    if start < len(records):
-        yield records[start:]
-
-
-def _times(added: Added, size: int) -> list[int | None]:
-    times: list[int | None] = [added.ms] * size
-    for index in added.existing:
-        times[index] = None
-    return times

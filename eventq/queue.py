@@ -1,55 +1,39 @@
-"""Queue: adding jobs, reading them, pausing, listening."""
+"""Queue: adding jobs and listening; reading and managing them comes from QueueCalls."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from contextlib import AsyncExitStack
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Generic, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 from weakref import WeakSet
 
-import msgspec
-
-from eventq.commands.manage import pause_queue, resume_queue
-from eventq.commands.read import count_jobs, get_jobs, is_paused, list_jobs
-from eventq.context import DataT, QueueContext, ResultT
-from eventq.errors import BulkAddError, ConfigurationError, InvalidJob
+from eventq.context import DataT, NewJob, QueueContext, ResultT
+from eventq.errors import BulkAddError
 from eventq.job import Job, job_of
-from eventq.limits import CALL_JOBS, Limits
+from eventq.limits import Limits
 from eventq.options import JobOptions
 from eventq.producer import Producer
+from eventq.queue_calls import QueueCalls
 from eventq.queue_events import EventStream
 from eventq.queue_listener import QueueListener
-from eventq.records import Record, UnreadableRecord
+from eventq.records import Record
 from eventq.signals import Listeners, Listening
-from eventq.states import JobState
-from eventq.tracing import trace_fragment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import datetime, timedelta
+    from collections.abc import Callable, Iterable
     from types import TracebackType
-    from typing import Self
+    from typing import Self, Unpack
 
-    from eventq.backoff import Backoff
     from eventq.commands.add import NewRecord
-    from eventq.options import Retention
+    from eventq.options import OptionArguments
+    from eventq.records import StoredJob
+
+__all__ = ["NewJob", "Queue"]
 
 
-log: Final = logging.getLogger("eventq")
-
-
-class NewJob(msgspec.Struct, Generic[DataT], frozen=True):
-    """One job of a bulk add."""
-
-    name: str
-    data: DataT = cast("Any", None)
-    options: JobOptions | None = None
-
-
-class Queue(Listening, Generic[DataT, ResultT]):
+class Queue(QueueCalls[DataT, ResultT], Listening):
     """A queue of jobs with data of one type (any JSON without one).
 
     Connects with its first call; `async with` connects, checks the server and closes. Concurrent adds share round trips.
@@ -116,40 +100,15 @@ class Queue(Listening, Generic[DataT, ResultT]):
         self,
         name: str,
         data: DataT = cast("Any", None),  # noqa: B008
-        *,
-        delay: float | timedelta | None = None,
-        at: datetime | None = None,
-        attempts: int | None = None,
-        backoff: Backoff | float | timedelta | None = None,
-        priority: int | None = None,
-        lifo: bool | None = None,
-        job_id: str | None = None,
-        remove_on_complete: Retention | None = None,
-        remove_on_fail: Retention | None = None,
-        timeout: float | timedelta | None = None,
+        **options: Unpack[OptionArguments],
     ) -> Job[DataT, ResultT]:
-        """Add one job; the options are those of JobOptions.
+        """Add one job; the options are those of JobOptions: delay, at, attempts, backoff, priority, lifo, job_id, timeout, ...
 
         One round trip, shared with adds made at the same time. Repeating it after a lost reply is safe and done for you. An
         own `job_id` that exists returns the stored job. Raises InvalidJob (nothing stored), ServerRefused, QueueUnavailable
         (unknown whether stored). If cancelled, the job may have been added.
         """
-        said = (delay, at, attempts, backoff, priority, lifo, job_id, remove_on_complete, remove_on_fail, timeout)
-        options = None
-        if said != _NOTHING_SAID:
-            options = JobOptions(
-                delay=delay,
-                at=at,
-                attempts=attempts,
-                backoff=backoff,
-                priority=priority,
-                lifo=lifo,
-                job_id=job_id,
-                remove_on_complete=remove_on_complete,
-                remove_on_fail=remove_on_fail,
-                timeout=timeout,
-            )
-        record = self._producer.record(name, data, options)
+        record = self.context.record(name, data, JobOptions(**options) if options else None)
         if not (self._listener.is_ready and self.context.is_registered):
             await self.ready()
         added_ms = await self._producer.add(record)
@@ -162,15 +121,7 @@ class Queue(Listening, Generic[DataT, ResultT]):
         BulkAddError says which jobs are in (`.added`).
         """
         new = list(jobs)
-        trace = trace_fragment()
-        records: list[NewRecord] = []
-        for index, job in enumerate(new):
-            if not isinstance(job, NewJob):
-                raise InvalidJob(f"job {index} of {len(new)}: {type(job).__name__} is not a NewJob")
-            try:
-                records.append(self._producer.record(job.name, job.data, job.options, trace))
-            except InvalidJob as error:
-                raise InvalidJob(f"job {index} of {len(new)}: {error}; nothing was added") from error
+        records = self.context.records(new)
         await self._listener.ready()
         await self.context.register()
         try:
@@ -183,66 +134,6 @@ class Queue(Listening, Generic[DataT, ResultT]):
             self._job(record, job.data, ms) if ms is not None else await self._existing(record.id)
             for job, record, ms in zip(new, records, times, strict=True)
         ]
-
-    async def get_job(self, job_id: str) -> Job[DataT, ResultT] | None:
-        """Return the job, None when it is not stored. One round trip. Raises InvalidJob when its data does not fit the type."""
-        stored = await self.context.stored(job_id)
-        return None if stored is None else job_of(self.context, stored, self._listener)
-
-    async def get_state(self, job_id: str) -> JobState:
-        """Return where a job stands. One round trip. Raises JobNotFound."""
-        return (await self.context.require(job_id)).state
-
-    async def get_jobs(
-        self,
-        states: Sequence[JobState | str] | JobState | str,
-        start: int = 0,
-        limit: int = 100,
-        *,
-        ascending: bool = False,
-    ) -> list[Job[DataT, ResultT]]:
-        """Return a page of jobs per state, states in the order asked, at most `limit` of each.
-
-        Order: newest first, or with `ascending` line order (waiting), due time (delayed), oldest first (finished). `paused`
-        gives the waiting jobs of a paused queue. Two round trips per state. Raises ConfigurationError for an unknown state.
-        """
-        if not start >= 0 or not 1 <= limit <= CALL_JOBS:
-            raise ConfigurationError(f"start {start}, limit {limit}: start must not be negative, limit 1 to {CALL_JOBS}")
-        found: list[Job[DataT, ResultT]] = []
-        for state in self._states(states):
-            listed = await self._list_state(state)
-            if listed is None:
-                continue
-            ids = await self.context.runner.run(list_jobs(self.context.keys, listed, start, limit, newest_first=not ascending))
-            stored = await self.context.runner.run(get_jobs(self.context.keys, ids)) if ids else []
-            for job in stored:
-                if isinstance(job, UnreadableRecord):
-                    log.warning("queue %s: a job is left out of a listing: %s", self.name, job)
-                elif job is not None:
-                    found.append(job_of(self.context, job, self._listener))
-        return found
-
-    async def get_job_counts(self) -> Mapping[JobState, int]:
-        """Return the number of jobs in every state. One round trip, O(1) whatever the queue's length."""
-        return await self.context.runner.run(count_jobs(self.context.keys))
-
-    async def count(self) -> int:
-        """Return the number of jobs still to run: waiting, prioritized, delayed, waiting for children, paused."""
-        counts = await self.get_job_counts()
-        done = (JobState.ACTIVE, JobState.COMPLETED, JobState.FAILED)
-        return sum(number for state, number in counts.items() if state not in done)
-
-    async def pause(self) -> None:
-        """Stop claiming on every worker. Adding goes on, running jobs finish. One round trip."""
-        await self.context.runner.run(pause_queue(self.context.keys))
-
-    async def resume(self) -> None:
-        """Let workers claim again. One round trip."""
-        await self.context.runner.run(resume_queue(self.context.keys))
-
-    async def is_paused(self) -> bool:
-        """Return whether the queue is paused. One round trip."""
-        return await self.context.runner.run_verb(is_paused(self.context.keys))
 
     def events(self, consumer: str | None = None) -> EventStream:
         """Return a reader of every event of this queue; see EventStream. `consumer` makes it durable under that name."""
@@ -287,20 +178,10 @@ class Queue(Listening, Generic[DataT, ResultT]):
         return Job(self.context, record.id, parsed, data, outcomes=self._listener)
 
     async def _existing(self, job_id: str) -> Job[DataT, ResultT]:
-        return job_of(self.context, await self.context.require(job_id), self._listener)
+        return self._found(await self.context.require(job_id))
 
-    def _states(self, states: Sequence[JobState | str] | JobState | str) -> list[JobState]:
-        try:
-            return [JobState(state) for state in ([states] if isinstance(states, str) else states)]
-        except ValueError as error:
-            raise ConfigurationError(f"{error}: states are {', '.join(JobState)}") from None
-
-    async def _list_state(self, state: JobState) -> JobState | None:
-        """Return the state to list; None when a derived one does not apply now."""
-        if state in (JobState.PAUSED, JobState.WAITING):
-            paused = await self.is_paused()
-            return JobState.WAITING if paused is (state is JobState.PAUSED) else None
-        return state
+    def _found(self, stored: StoredJob) -> Job[DataT, ResultT]:
+        return job_of(self.context, stored, self._listener)
 
     def in_child(self) -> None:
         """Begin anew in a forked child: what is in flight, and whoever waits for it, is the parent's."""
@@ -313,7 +194,6 @@ class Queue(Listening, Generic[DataT, ResultT]):
         self.listeners.begin()
 
 
-_NOTHING_SAID = (None,) * 10
 _queues: WeakSet[Queue[Any, Any]] = WeakSet()
 _inherited: list[object] = []
 

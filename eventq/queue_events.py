@@ -21,7 +21,7 @@ from eventq.commands.events import (
     stream_state,
 )
 from eventq.errors import ConfigurationError, EventqError, QueueUnavailable, ServerRefused
-from eventq.events import Event, LostEvent, UnreadableEntry, parse_entry
+from eventq.events import Event, LostEvent, ObliteratedEvent, UnreadableEntry, parse_entry
 from eventq.ids import random_text
 from eventq.keys import check_queue_name
 
@@ -261,6 +261,11 @@ class EventStream:
         is_lost = anchor is not None and anchor.id != here.entry_id
         if epoch != here.epoch and not (here.epoch or here.seq):
             self._position = Position(epoch, here.entry_id, here.seq)
+        elif epoch != here.epoch and (told := await self._told_of_the_end()):
+            # The queue was obliterated: the event that says so is the last of its epoch, and still to be read.
+            self._position, self._is_whole = Position(here.epoch, here.entry_id, told - 1), True
+            if told - 1 > here.seq:
+                self._report_loss(told - 1 - here.seq, "trimmed", self._position)
         elif epoch != here.epoch:
             self._go_back(Position(epoch, "0-0", 0))
         elif (here.seq > seq or is_lost) and (mark := await self._last_in_common(epoch)):
@@ -274,6 +279,14 @@ class EventStream:
             if seq > here.seq and not await self._reading.run_verb(entry_after(self._context.keys, here.entry_id)):
                 self._position, self._is_whole = Position(epoch, here.entry_id, seq), True
                 self._report_loss(seq - here.seq, "trimmed", self._position)
+
+    async def _told_of_the_end(self) -> int | None:
+        """Return the number of the event that tells of the queue's end, if it comes after where we stand."""
+        oldest = await self._reading.run_verb(first_entry(self._context.keys))
+        if not oldest or oldest[0].fields.get("kind") != ObliteratedEvent.kind:
+            return None
+        seq = _number(oldest[0], "seq")
+        return seq if seq is not None and _order(oldest[0].id) > _order(self._position.entry_id) else None
 
     async def _last_in_common(self, epoch: str) -> Position | None:
         """Return the latest of the entries read last that the stream still has, if it has any of them.
@@ -313,6 +326,8 @@ class EventStream:
                 await self._check_anchor()
                 self._is_checked = True
                 return
+            if not self._position.epoch:
+                return  # the queue was obliterated: what follows is another epoch, which is asked for first
 
     def _take(self, entry: Entry, is_checked: bool) -> bool:
         """Make an entry's events ready. False: it does not fit here, and whether the stream is still the same must be asked."""
@@ -332,10 +347,12 @@ class EventStream:
             # A lower seq under a later id: the stream went back while its epoch stayed.
             count, reason = (first - expected, "trimmed") if first > expected else (0, "rollback")
             self._report_loss(count, reason, Position(before.epoch, before.entry_id, first - 1))
+        # After the end of its epoch a queue begins anew.
+        is_end = isinstance(events[-1], ObliteratedEvent)
+        end = Position("", entry.id, 0) if is_end else Position(before.epoch, entry.id, last)
         for event in events:
-            entry_id = entry.id if event.seq == last else before.entry_id
-            self._ready.append((event, Position(before.epoch, entry_id, event.seq)))
-        self._position = Position(before.epoch, entry.id, last)
+            self._ready.append((event, end if event.seq == last else Position(before.epoch, before.entry_id, event.seq)))
+        self._position = end
         self._marks.append((entry.id, last))
         self._is_whole = True
         return True

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventq.codec import encode_json
 from eventq.commands.events import stream_state
 from eventq.errors import EventqError, JobFailed, QueueUnavailable
-from eventq.events import CompletedEvent, Event, FailedEvent, LostEvent, RemovedEvent
+from eventq.events import CompletedEvent, Event, FailedEvent, LostEvent, ObliteratedEvent, RemovedEvent
 from eventq.job import stored_error
 from eventq.queue_events import EventStream
 from eventq.states import JobState
@@ -136,6 +136,9 @@ class QueueListener:
         elif isinstance(event, RemovedEvent):
             for job_id in event.job_ids:
                 self._reject(job_id, self._context.not_found(job_id), event.seq)
+        elif isinstance(event, ObliteratedEvent):
+            for job_id in list(self._waiters):
+                self._reject(job_id, self._context.not_found(job_id))
         elif isinstance(event, CompletedEvent) and event.job_id in self._waiters:
             if event.result_omitted:
                 await self._look(event.job_id)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from eventq.backoff import Backoff
 from eventq.commands.work import Held, Outcome
 from eventq.durations import to_ms
-from eventq.errors import InvalidJob, LeaseLost, Retry, Unrecoverable
-from eventq.outcome import TimedOut, Verdict, completed, failed, identity, result_text
+from eventq.errors import InvalidJob, LeaseLost, Postpone, Retry, Unrecoverable
+from eventq.outcome import TimedOut, TooManyStarts, Verdict, completed, failed, identity, postponed, result_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -63,7 +63,8 @@ class Running:
 
     def outcome(self, verdict: Verdict) -> Outcome:
         """Return the outcome as it is sent."""
-        trace = f",{self.record.trace}" if self.record.trace and verdict.word != "retry" else ""
+        is_final = verdict.word not in ("retry", "postpone")
+        trace = f",{self.record.trace}" if self.record.trace and is_final else ""
         return Outcome(
             self.claimed.id,
             self.claimed.token,
@@ -151,6 +152,11 @@ async def decide(
     """Return what is recorded for a run that failed. Never raises: a strategy that fails fails the attempt."""
     error = error or RuntimeError("the run ended without a result or an error")
     fails = running.job.run.fails if running.job is not None else 0
+    if isinstance(error, Postpone):
+        try:
+            return postponed(running.record, running.job.run.starts if running.job is not None else 1, error)
+        except (TooManyStarts, InvalidJob) as refused:
+            error = refused
     wait_ms: int | None = None
     backoff = running.record.spec.backoff
     is_said = isinstance(error, Unrecoverable) or (isinstance(error, Retry) and error.delay is not None)

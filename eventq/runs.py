@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from eventq.signals import Listeners
 
 log: Final = logging.getLogger("eventq.worker")
-_KINDS: Final = {"completed": "completed", "retry": "retrying", "failed": "failed", "exhausted": "failed"}
+_KINDS: Final = {"completed": "completed", "retry": "retrying", "failed": "failed", "exhausted": "failed", "postpone": "delayed"}
 _ACTIVE: Final = JobState.ACTIVE.value
 _NO_RECORD: Final = Record(0, 0, 0, "", "__other__", "", Spec(), "")
 
@@ -355,4 +355,6 @@ def _outcome_facts(settlement: Settlement, now_ms: int) -> dict[str, Any]:
         wait_ms = int(settlement.verdict.extra)
         in_line = JobState.PRIORITIZED if settlement.running.record.priority else JobState.WAITING
         facts |= {"due_ms": now_ms + wait_ms, "state": JobState.DELAYED if wait_ms else in_line}
+    elif settlement.verdict.word == "postpone":
+        facts |= {"due_ms": now_ms + int(settlement.verdict.extra), "state": JobState.DELAYED, "previous": JobState.ACTIVE}
     return facts

@@ -20,20 +20,25 @@ from eventq.events import (
     KINDS,
     ActiveEvent,
     AddedEvent,
+    CleanedEvent,
     CompletedEvent,
+    DelayedEvent,
     DrainedEvent,
     DuplicatedEvent,
     ErrorEvent,
     Event,
     FailedEvent,
     LostEvent,
+    ObliteratedEvent,
     PausedEvent,
     ProgressEvent,
     ReleasedEvent,
     RemovedEvent,
     ResumedEvent,
     RetryingEvent,
+    ScheduleMissedEvent,
     StalledEvent,
+    UpdatedEvent,
     WaitingEvent,
     WorkerStartedEvent,
     WorkerStoppedEvent,
@@ -257,7 +262,17 @@ class Listening:
     @overload
     def on(self, kind: Literal["stalled"]) -> Subscribe[StalledEvent]: ...
     @overload
+    def on(self, kind: Literal["delayed"]) -> Subscribe[DelayedEvent]: ...
+    @overload
+    def on(self, kind: Literal["updated"]) -> Subscribe[UpdatedEvent]: ...
+    @overload
     def on(self, kind: Literal["removed"]) -> Subscribe[RemovedEvent]: ...
+    @overload
+    def on(self, kind: Literal["cleaned"]) -> Subscribe[CleanedEvent]: ...
+    @overload
+    def on(self, kind: Literal["obliterated"]) -> Subscribe[ObliteratedEvent]: ...
+    @overload
+    def on(self, kind: Literal["schedule_missed"]) -> Subscribe[ScheduleMissedEvent]: ...
     @overload
     def on(self, kind: Literal["drained"]) -> Subscribe[DrainedEvent]: ...
     @overload

@@ -6,7 +6,12 @@ Lua executes the moves; tests check what happened against this table and ARCHITE
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from eventq.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 
 class JobState(StrEnum):
@@ -37,6 +42,14 @@ TRANSITIONS: Final[dict[tuple[JobState | None, str], tuple[JobState | None, ...]
     (JobState.ACTIVE, "retrying"): (JobState.DELAYED, *IN_LINE),
     (JobState.ACTIVE, "released"): IN_LINE,
     (JobState.ACTIVE, "stalled"): IN_LINE,
+    (JobState.ACTIVE, "delayed"): (JobState.DELAYED,),
+    (JobState.DELAYED, "delayed"): (JobState.DELAYED,),
+    (JobState.WAITING, "updated"): IN_LINE,
+    (JobState.PRIORITIZED, "updated"): IN_LINE,
+    (JobState.DELAYED, "updated"): (JobState.DELAYED,),
+    (JobState.ACTIVE, "updated"): (JobState.ACTIVE,),
+    (JobState.COMPLETED, "updated"): (JobState.COMPLETED,),
+    (JobState.FAILED, "updated"): (JobState.FAILED,),
     (JobState.COMPLETED, "waiting"): IN_LINE,
     (JobState.FAILED, "waiting"): IN_LINE,
     (JobState.WAITING, "removed"): (None,),
@@ -45,6 +58,19 @@ TRANSITIONS: Final[dict[tuple[JobState | None, str], tuple[JobState | None, ...]
     (JobState.COMPLETED, "removed"): (None,),
     (JobState.FAILED, "removed"): (None,),
 }
+
+
+def parse_state(state: JobState | str, among: Iterable[JobState] = JobState) -> JobState:
+    """Return a state by its word. Raises ConfigurationError naming those that may be asked for."""
+    allowed = tuple(among)
+    if state in allowed:
+        return JobState(state)
+    raise ConfigurationError(f"state {state!r}: must be one of {', '.join(allowed)}")
+
+
+def still_to_run(counts: Mapping[JobState, int]) -> int:
+    """Return how many of these jobs are still to run."""
+    return sum(number for state, number in counts.items() if state not in (JobState.ACTIVE, *FINISHED))
 
 
 def transition_diagram() -> str:

@@ -13,6 +13,7 @@ from eventq.client.clock import boot_time
 from eventq.client.opening import open_async
 from eventq.client.recovery import LONGEST_PAUSE, Recovery
 from eventq.client.wire import pack
+from eventq.commands.core import Command
 from eventq.errors import ConfigurationError
 from eventq.ids import random_text
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from eventq.client.server import Server
     from eventq.client.wire import AsyncConnection
-    from eventq.commands.core import Command, Verb
+    from eventq.commands.core import Steps, Verb
 
 R = TypeVar("R")
 #: Connections of the process this one was forked from. Even collecting one would close it, and with that take it out of the event
@@ -106,6 +107,15 @@ class AsyncRunner:
         async with self._lock:
             reply = await self._persist(str(verb.words[0]), list(verb.words), timeout=self._timeout + block)
         return verb.parse(reply)
+
+    async def perform(self, steps: Steps[R]) -> R:
+        """Send the calls of an operation, one after the other; return what it comes to. Raises what a call or a check raises."""
+        try:
+            call = next(steps)
+            while True:
+                call = steps.send(await (self.run(call) if isinstance(call, Command) else self.run_verb(call)))
+        except StopIteration as done:
+            return cast("R", done.value)
 
     async def close(self) -> None:
         """Close the connection; a call in flight ends with an error, a later one too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from redis.exceptions import RedisError
 
@@ -13,12 +13,13 @@ from eventq.client.opening import open_sync
 from eventq.client.recovery import LONGEST_PAUSE, Recovery
 from eventq.client.runner import WRITER_LENGTH
 from eventq.client.wire import pack
+from eventq.commands.core import Command
 from eventq.ids import random_text
 
 if TYPE_CHECKING:
     from eventq.client.server import Server
     from eventq.client.wire import SyncConnection
-    from eventq.commands.core import Command, Verb
+    from eventq.commands.core import Steps, Verb
 
 R = TypeVar("R")
 
@@ -63,6 +64,15 @@ class SyncRunner:
         with self._lock:
             self._own()
             return verb.parse(self._persist(str(verb.words[0]), list(verb.words), None))
+
+    def perform(self, steps: Steps[R]) -> R:
+        """Send the calls of an operation, one after the other; return what it comes to. Raises what a call or a check raises."""
+        try:
+            call = next(steps)
+            while True:
+                call = steps.send(self.run(call) if isinstance(call, Command) else self.run_verb(call))
+        except StopIteration as done:
+            return cast("R", done.value)
 
     def stop(self) -> None:
         """End what is repeated: a call that waits to be sent again raises QueueUnavailable now. Safe in another thread."""

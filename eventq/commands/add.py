@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from eventq.commands.core import Command, indexes
-from eventq.limits import INLINE_DATA_BYTES
+from eventq.limits import CALL_BYTES, CALL_JOBS, INLINE_DATA_BYTES
 from eventq.scripts import load_script
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from eventq.keys import QueueKeys
     from eventq.options import CompiledOptions
@@ -45,6 +45,13 @@ class Added(msgspec.Struct, frozen=True, gc=False):
     ms: int
     existing: list[int]
 
+    def times(self, size: int) -> list[int | None]:
+        """Return for each of so many jobs when it was stored, None for one whose id existed."""
+        times: list[int | None] = [self.ms] * size
+        for index in self.existing:
+            times[index] = None
+        return times
+
 
 def add_jobs(keys: QueueKeys, records: Sequence[NewRecord]) -> Command[Added]:
     """Store at most 500 jobs, all or nothing."""
@@ -57,3 +64,15 @@ def add_jobs(keys: QueueKeys, records: Sequence[NewRecord]) -> Command[Added]:
             head, apart, body = record.header, "", f"{record.spec}\n{record.data}"
         args += (record.id, record.name, record.trace, head, record.place, body, apart)
     return Command(script, script.keys(keys), args, lambda reply: Added(reply[2], indexes(reply[1])))
+
+
+def chunks(records: Sequence[NewRecord]) -> Iterator[Sequence[NewRecord]]:
+    """Cut jobs into calls of at most 500 and 1 MiB."""
+    start, size = 0, 0
+    for index, record in enumerate(records):
+        size += record.size
+        if index > start and (index - start == CALL_JOBS or size > CALL_BYTES):
+            yield records[start:index]
+            start, size = index, record.size
+    if start < len(records):
+        yield records[start:]

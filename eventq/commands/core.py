@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from eventq.errors import LayoutMismatch, ScriptError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from eventq.scripts import Script
 
@@ -61,6 +61,10 @@ class Verb(Generic[R]):
 
     words: tuple[str | int, ...]
     parse: Callable[[Any], R]
+
+
+#: Several calls that make one operation: yields each command and is sent its parsed reply. Any runner performs it.
+Steps: TypeAlias = "Generator[Command[Any] | Verb[Any], Any, R]"
 
 
 def indexes(text: str) -> list[int]:

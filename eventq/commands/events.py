@@ -94,6 +94,12 @@ def entry_after(keys: QueueKeys, entry_id: str) -> Verb[list[Entry]]:
     return Verb(("XRANGE", keys["events"], f"({entry_id}", "+", "COUNT", 1), _entries)
 
 
+def entries_before(keys: QueueKeys, before: str, count: int) -> Verb[list[Entry]]:
+    """Read entries from the newest down, older than an id ("+" for all)."""
+    end = before if before == "+" else f"({before}"
+    return Verb(("XREVRANGE", keys["events"], end, "-", "COUNT", count), _entries)
+
+
 def server_time() -> Verb[int]:
     """Read Redis' clock, in ms."""
     return Verb(("TIME",), lambda reply: int(reply[0]) * 1000 + int(reply[1]) // 1000)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from eventq.commands.core import Command, Verb
 from eventq.records import StoredJob, UnreadableRecord, parse_stored
 from eventq.scripts import load_script
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from eventq.keys import QueueKeys
 
+_decode_line = msgspec.json.Decoder(str).decode
 _COUNTED: Final = (
     JobState.WAITING,
     JobState.PRIORITIZED,
@@ -49,6 +52,13 @@ def list_jobs(keys: QueueKeys, state: JobState, start: int, limit: int, *, newes
     return Command(script, script.keys(keys), args, lambda reply: list(reply[1]), numbered=False)
 
 
+def list_finished(keys: QueueKeys, state: JobState, until: str, start: int, limit: int) -> Command[tuple[str, list[str]]]:
+    """List at most 500 ids of jobs that ended no later than `until` (ms since the epoch, '' now), and say when that is."""
+    script = load_script("list_finished")
+    args = [state.value, until, start, limit]
+    return Command(script, script.keys(keys), args, lambda reply: (reply[1], list(reply[2])), numbered=False)
+
+
 def count_jobs(keys: QueueKeys) -> Command[dict[JobState, int]]:
     """Count every state; `paused` takes the waiting jobs of a paused queue."""
     script = load_script("count_jobs")
@@ -61,6 +71,24 @@ def _parse_counts(reply: list[Any]) -> dict[JobState, int]:
     if reply[1] == 1:
         counts[JobState.WAITING] = 0
     return counts
+
+
+def count_priorities(keys: QueueKeys, priorities: Sequence[int]) -> Command[dict[int, int]]:
+    """Count the jobs in line of at most 500 priorities; 0 are those without one."""
+    script = load_script("count_priorities")
+    return Command(
+        script, script.keys(keys), list(priorities), lambda reply: dict(zip(priorities, reply[1:], strict=True)), numbered=False
+    )
+
+
+def job_logs(keys: QueueKeys, job_id: str) -> Verb[list[str]]:
+    """Read what is kept of a job's log, the oldest line first."""
+    return Verb(("HGET", keys["logs"], job_id), _parse_logs)
+
+
+def _parse_logs(reply: str | None) -> list[str]:
+    # The first line says how many there ever were.
+    return [_decode_line(line) for line in reply.split("\n")[1:]] if reply else []
 
 
 def is_paused(keys: QueueKeys) -> Verb[bool]:

@@ -50,9 +50,7 @@ if new > 0 then
   if #tail > 0 then redis.call('RPUSH', wait_key, unpack(tail)) end
   if #lifo > 0 then redis.call('LPUSH', wait_key, unpack(lifo)) end
   if soonest then
-    -- A job due before all others: a blocked worker must learn that it may not sleep so long.
-    local earliest = tonumber(redis.call('ZRANGE', delayed_key, 0, 0, 'WITHSCORES')[2])
-    if not earliest or soonest < earliest then redis.call('ZADD', marker_key, 0, 'due') end
+    -- include: arm_due
   end
   if #places > 0 then
     -- include: line

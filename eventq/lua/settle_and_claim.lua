@@ -5,11 +5,12 @@
 -- ARGV: writer, number, worker, lease ms, jobs wanted, queue's rules: completed keep, completed age ms, failed keep, failed
 --       age ms (-1 none), progress count, settle count, max stalls (0: nothing is a last chance), whether one job on its last
 --       chance may be claimed ('1'), then progress: (id, token, fragment, value), then settle: (id, token, word, fragment,
---       body, extra). Words: completed, failed, exhausted (extra: retention rule), retry (extra: delay ms).
+--       body, extra). Words: completed, failed, exhausted (extra: retention rule), retry and postpone (extra:
+--       delay ms).
 -- Reply: OK, now, fence of the first claimed job, ms until the next delayed job (-1 none), indexes (from 0) of settles whose
 --        token is stale, as text, what tokens begin with (each ends with the job's position, from 0), then per claimed
 --        job: id, record ('' when taken away since), '' or its run ('' for a first one) LF data kept apart | STALE | LAYOUT
--- Events: progress, completed, retrying, failed, removed, waiting, active, drained
+-- Events: progress, completed, retrying, failed, delayed, removed, waiting, active, drained
 local meta_key, calls_key, timers_key, jobs_key, data_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local runs_key, results_key, progress_key, logs_key = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local wait_key, prioritized_key, delayed_key, leases_key = KEYS[10], KEYS[11], KEYS[12], KEYS[13]

@@ -281,12 +281,12 @@ async def test_a_server_that_stops_answering_is_waited_for(
     queue = Queue(queue_name, url=server.url)
     faults: list[Exception] = []
     runner = AsyncRunner(Server(server.url), timeout=0.2, patience=None, on_fault=faults.append)
-    record = queue._producer.record("j", 1, None)
+    record = queue.context.record("j", 1, None)
     command = add_jobs(queue.context.keys, [record])
     async with queue:
         await runner.run(command)
         server.freeze()
-        call = asyncio.create_task(runner.run(add_jobs(queue.context.keys, [queue._producer.record("j", 2, None)])))
+        call = asyncio.create_task(runner.run(add_jobs(queue.context.keys, [queue.context.record("j", 2, None)])))
         try:
             await wait_until(lambda: faults)
         finally:
@@ -309,9 +309,9 @@ async def test_a_failover_is_waited_for(make_server: MakeServer, queue_name: str
     queue = Queue(queue_name, url=server.url)
     runner = AsyncRunner(queue.context.server, patience=PATIENCE, on_fault=note)
     with plain(server) as client:
-        await runner.run(add_jobs(queue.context.keys, [queue._producer.record("j", 1, None)]))
+        await runner.run(add_jobs(queue.context.keys, [queue.context.record("j", 1, None)]))
         client.replicaof("127.0.0.1", 1)
-        call = asyncio.create_task(runner.run(add_jobs(queue.context.keys, [queue._producer.record("j", 2, None)])))
+        call = asyncio.create_task(runner.run(add_jobs(queue.context.keys, [queue.context.record("j", 2, None)])))
         await asyncio.wait_for(refused.wait(), PATIENCE)
         client.replicaof("NO", "ONE")
         await asyncio.wait_for(call, PATIENCE)

@@ -98,7 +98,7 @@ class Scene:
 
     def command(self) -> Command[Added]:
         """Return an add, as runners send it; its job's id is the last of `sent`."""
-        record = self.queue._producer.record("work", None, None)
+        record = self.queue.context.record("work", None, None)
         self.sent.append(record.id)
         return add_jobs(self.queue.context.keys, [record])
 

@@ -393,9 +393,9 @@ def test_a_receiver_must_be_callable(url: str) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda queue: queue.get_jobs("done"), ["'done'", "states are waiting, prioritized, delayed, active"]),
-        (lambda queue: queue.get_jobs(["waiting", "Failed"]), ["'Failed'", "states are"]),
-        (lambda queue: queue.get_jobs([None]), ["None", "states are"]),
+        (lambda queue: queue.get_jobs("done"), ["'done'", "must be one of waiting, prioritized, delayed, active"]),
+        (lambda queue: queue.get_jobs(["waiting", "Failed"]), ["'Failed'", "must be one of"]),
+        (lambda queue: queue.get_jobs([None]), ["None", "must be one of"]),
         (lambda queue: queue.get_jobs("waiting", -1), ["start -1", "must not be negative"]),
         (lambda queue: queue.get_jobs("waiting", 0, 0), ["limit 0", f"1 to {CALL_JOBS}"]),
         (lambda queue: queue.get_jobs("waiting", 0, CALL_JOBS + 1), [f"limit {CALL_JOBS + 1}", f"1 to {CALL_JOBS}"]),

@@ -10,6 +10,7 @@ from eventq.events import (
     ActiveEvent,
     AddedEvent,
     CompletedEvent,
+    DelayedEvent,
     Event,
     FailedEvent,
     JobEvent,
@@ -50,6 +51,10 @@ def check_queue(lab: Lab) -> None:
     """Check everything. Where the stream was trimmed, what is recounted from events is left out."""
     stored = lab.dump()
     if "jobs" not in stored and "events" not in stored:
+        return
+    if "meta" not in stored:
+        # What an obliterated queue leaves behind.
+        assert set(stored) == {"events"} and [fields["kind"] for fields in stored["events"].values()] == ["obliterated"]
         return
     jobs = _jobs(lab, stored)
     check_columns(lab, stored, jobs)
@@ -105,7 +110,9 @@ def check_stream(lab: Lab, stored: dict[str, Any]) -> list[Event]:
     """Entries are of bounded size, numbered without gaps, and their running total of bytes is right. Returns the events."""
     events: list[Event] = []
     total = 0
-    for fields in stored.get("events", {}).values():
+    entries = list(stored.get("events", {}).values())
+    ends = [index for index, fields in enumerate(entries) if fields["kind"] == "obliterated"]
+    for fields in entries[ends[-1] + 1 if ends else 0 :]:
         assert set(fields) == {"kind", "seq", "n", "ms", "bytes", "events"}
         parsed = parse_entry(lab.keys.name, fields)
         assert 1 <= len(parsed) <= BATCH_JOBS
@@ -154,7 +161,9 @@ def _moves(event: Event) -> list[tuple[str, JobState | None]]:
 
 
 def _run_kind(event: Event) -> str:
-    """Return what an event says of a run: a job failed by its stalls was stalled once more."""
+    """Return what an event says of a run: a job failed by its stalls was stalled once more, one postponed is released."""
+    if isinstance(event, DelayedEvent) and event.previous == JobState.ACTIVE:
+        return "released"
     return "stalled" if isinstance(event, FailedEvent) and event.reason == "stalled" else event.kind
 
 
@@ -183,4 +192,6 @@ def _total_kinds(event: Event) -> list[str]:
         return ["failed", *["exhausted"][: event.exhausted], *["stalled"][: event.reason == "stalled"]]
     if isinstance(event, ActiveEvent):
         return ["starts"]
+    if isinstance(event, DelayedEvent):
+        return ["released"][: event.previous == JobState.ACTIVE]
     return [event.kind] if isinstance(event, AddedEvent | CompletedEvent | RetryingEvent | ReleasedEvent | StalledEvent) else []

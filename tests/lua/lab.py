@@ -270,7 +270,9 @@ ERROR = '{"type":"ValueError","message":"no"}'
 
 
 def outcome(job: Claimed, word: str = "completed", extra: str | int = "", *, result: str = "") -> Outcome:
-    """Return an outcome: completed, failed, exhausted (extra: retention rule), retry (extra: delay in ms)."""
+    """Return an outcome: completed, failed, exhausted (extra: retention rule), retry and postpone (extra: delay in ms)."""
+    if word == "postpone":
+        return Outcome(job.id, job.token, word, fragment(job), "", extra or 1)
     if word == "completed":
         facts = f',"result":{result}' if result else ""
         return Outcome(job.id, job.token, word, fragment(job) + facts, result, extra)

@@ -14,8 +14,21 @@ import pytest
 from eventq.commands.add import add_jobs
 from eventq.commands.core import Command
 from eventq.commands.events import Position, hold_consumer, report_events
-from eventq.commands.manage import pause_queue, remove_jobs, resume_queue, retry_jobs
-from eventq.commands.read import count_jobs, get_jobs, list_jobs
+from eventq.commands.manage import (
+    add_log,
+    change_delay,
+    change_priority,
+    clean_jobs,
+    clear_logs,
+    obliterate_queue,
+    pause_queue,
+    promote_jobs,
+    remove_jobs,
+    resume_queue,
+    retry_jobs,
+    update_data,
+)
+from eventq.commands.read import count_jobs, count_priorities, get_jobs, list_finished, list_jobs
 from eventq.commands.upkeep import run_timers, sweep_queue, trim_events
 from eventq.commands.work import ClaimReply, Held, release_jobs, renew_leases, settle_and_claim
 from eventq.errors import LayoutMismatch, ScriptError
@@ -118,6 +131,47 @@ def _remove(lab: Lab) -> Command[Any]:
     return remove_jobs(lab.keys, [first.id, "nobody", second.id])
 
 
+def _clean(lab: Lab) -> Command[Any]:
+    lab.add(*[new() for _ in range(5)], new(delay=5))
+    return clean_jobs(lab.keys, JobState.WAITING, cutoff="-0", cursor="", most=3, reason="cleaned")
+
+
+def _promote(lab: Lab) -> Command[Any]:
+    first, second = new(delay=5), new()
+    lab.add(first, second)
+    return promote_jobs(lab.keys, [first.id, "nobody", second.id])
+
+
+def _obliterate(lab: Lab) -> Command[Any]:
+    lab.add(new(), new(delay=5))
+    return obliterate_queue(lab.keys, lab.meta("epoch") or "", force=False)
+
+
+def _update(lab: Lab) -> Command[Any]:
+    lab.add(new(job_id="own"))
+    return update_data(lab.keys, "own", "", "2" * 2_000)
+
+
+def _change_delay(lab: Lab) -> Command[Any]:
+    lab.add(new(job_id="own", delay=5))
+    return change_delay(lab.keys, "own", "+60000")
+
+
+def _change_priority(lab: Lab) -> Command[Any]:
+    lab.add(new(job_id="own"), new(priority=2))
+    return change_priority(lab.keys, "own", 2, lifo=True)
+
+
+def _log(lab: Lab) -> Command[Any]:
+    lab.add(new(job_id="own"))
+    return add_log(lab.keys, "own", "", '"line"')
+
+
+def _clear(lab: Lab) -> Command[Any]:
+    lab.call(_log(lab))
+    return clear_logs(lab.keys, "own", 0)
+
+
 def _hold(lab: Lab) -> Command[Any]:
     lab.add(new())
     return hold_consumer(lab.keys, "billing", "me", 10_000, position=Position("e", "1-0", 1), state="state")
@@ -141,6 +195,15 @@ WRITING = {
     "resume_queue": Case(_resume, "meta"),
     "retry_jobs": Case(_retry, "wait"),
     "remove_jobs": Case(_remove, "jobs"),
+    "promote_jobs": Case(_promote, "delayed"),
+    "clean_jobs": Case(_clean, "jobs"),
+    # The records of calls go with the rest: a repetition finds another queue, or none.
+    "obliterate_queue": Case(_obliterate, "jobs", same=lambda _: None),
+    "update_data": Case(_update, "data"),
+    "change_delay": Case(_change_delay, "delayed"),
+    "change_priority": Case(_change_priority, "prioritized"),
+    "add_log": Case(_log, "logs"),
+    "clear_logs": Case(_clear, "logs"),
     "report_events": Case(_report, "events"),
     # A repeated hold is the same hold again, counted from now.
     "hold_consumer": Case(_hold, "consumers", loose="consumers"),
@@ -149,6 +212,8 @@ READING: dict[str, Callable[[Lab], Command[Any]]] = {
     "get_jobs": lambda lab: get_jobs(lab.keys, ["a"]),
     "list_jobs": lambda lab: list_jobs(lab.keys, JobState.WAITING, 0, 10, newest_first=False),
     "count_jobs": lambda lab: count_jobs(lab.keys),
+    "count_priorities": lambda lab: count_priorities(lab.keys, [0, 1]),
+    "list_finished": lambda lab: list_finished(lab.keys, JobState.FAILED, "", 0, 10),
 }
 
 
@@ -221,11 +286,13 @@ def test_reading_refuses_an_unknown_layout(lab: Lab, script: str) -> None:
 
 
 def test_the_first_call_of_a_queue_writes_layout_and_epoch(lab: Lab) -> None:
-    """The epoch is the random id of the queue's first writer and stays, whoever comes later."""
+    """The epoch is the random id of the queue's first writer and when it came, and stays, whoever comes later."""
+    before = lab.now()
     lab.call(add_jobs(lab.keys, [new()]), "first")
-    assert (lab.meta("layout"), lab.meta("epoch")) == ("1", "first")
+    writer, _, ms = (lab.meta("epoch") or "").partition("-")
+    assert (lab.meta("layout"), writer) == ("1", "first") and before <= int(ms) <= lab.now()
     lab.call(pause_queue(lab.keys), "second")
-    assert (lab.meta("layout"), lab.meta("epoch")) == ("1", "first")
+    assert (lab.meta("layout"), lab.meta("epoch")) == ("1", f"first-{ms}")
 
 
 def test_numbers_are_compared_as_numbers(lab: Lab) -> None:

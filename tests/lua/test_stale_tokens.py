@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eventq import scripts
-from eventq.commands.manage import remove_jobs
+from eventq.commands.manage import add_log, remove_jobs, update_data
 from eventq.commands.work import Claimed, release_jobs, renew_leases
 
 from .lab import LEASE_MS, Lab, held, new, outcome, progress
@@ -69,7 +69,7 @@ BECAME_STALE = [
 
 
 def _settles(lab: Lab, job: Claimed) -> None:
-    for word in ("completed", "failed", "exhausted", "retry"):
+    for word in ("completed", "failed", "exhausted", "retry", "postpone"):
         assert [0] == lab.settle(outcome(job, word, result='"stale"' if word == "completed" else ""))
 
 
@@ -85,11 +85,21 @@ def _releases(lab: Lab, job: Claimed) -> None:
     assert 0 == lab.call(release_jobs(lab.keys, [held(job)]))
 
 
+def _updates_data(lab: Lab, job: Claimed) -> None:
+    assert lab.call(update_data(lab.keys, job.id, job.token, '"stale"')) in ("s", "m")
+
+
+def _logs(lab: Lab, job: Claimed) -> None:
+    assert lab.call(add_log(lab.keys, job.id, job.token, '"stale"')) in ("s", "m")
+
+
 #: Every script whose arguments hold tokens, and all that can be written with one.
 WRITES: dict[str, list[Callable[[Lab, Claimed], None]]] = {
     "settle_and_claim": [_settles, _reports_progress],
     "renew_leases": [_renews],
     "release_jobs": [_releases],
+    "update_data": [_updates_data],
+    "add_log": [_logs],
 }
 
 

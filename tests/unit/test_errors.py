@@ -18,6 +18,7 @@ from eventq.errors import (
     JobFailed,
     JobNotFound,
     LeaseLost,
+    Postpone,
     Retry,
     ServerRefused,
     Unrecoverable,
@@ -28,7 +29,7 @@ CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.
 
 def test_everything_we_raise_has_one_root() -> None:
     """`except EventqError` catches all of ours; what processors raise as control flow is not among it."""
-    control = {Unrecoverable, Retry}
+    control = {Unrecoverable, Retry, Postpone}
     assert control == {cls for cls in CLASSES if not issubclass(cls, EventqError)}
 
 

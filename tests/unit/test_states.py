@@ -44,7 +44,10 @@ def test_no_move_says_the_same_twice() -> None:
 
 def test_a_job_runs_only_from_the_line_and_ends_only_from_running() -> None:
     """`active` is entered from waiting or prioritized, completed and failed from active only, and an active job is never removed."""
-    into = {after: {before for (before, _), afters in TRANSITIONS.items() if after in afters} for after in JobState}
+    moves = {key: afters for key, afters in TRANSITIONS.items() if key[1] != "updated"}
+    into = {after: {before for (before, _), afters in moves.items() if after in afters} for after in JobState}
+    for (before, kind), afters in TRANSITIONS.items():
+        assert kind != "updated" or afters == (IN_LINE if before in IN_LINE else (before,)), "an update moves nothing but in line"
     assert into[JobState.ACTIVE] == {*IN_LINE, JobState.ACTIVE}
     assert all(into[state] == {JobState.ACTIVE} for state in FINISHED)
     assert (JobState.ACTIVE, "removed") not in TRANSITIONS

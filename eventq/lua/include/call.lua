@@ -16,9 +16,9 @@ if call_record then
 end
 
 -- Stores the reply, so that a repeated call gets the same one, and where the events stand. The first call of a queue writes
--- its layout and epoch (the writer's random id); the first call of a writer puts its record on the list of what expires.
+-- its layout and epoch (the writer's random id and the time); the first call of a writer puts its record on the list of what expires.
 local function close_call(reply)
-  if not meta[1] then redis.call('HSET', meta_key, 'layout', LAYOUT, 'epoch', writer) end
+  if not meta[1] then redis.call('HSET', meta_key, 'layout', LAYOUT, 'epoch', writer .. '-' .. now_text) end
   if aged then
     redis.call('HSET', meta_key, 'seq', seq, 'event_bytes', event_bytes, 'aged_at', now_text)
   elseif seq >= first_seq then

@@ -11,6 +11,7 @@ local function emit(kind, events)
       event_bytes = event_bytes + #text
       redis.call('XADD', events_key, '*', 'kind', kind, 'seq', seq + 1, 'n', n, 'ms', now_text,
         'bytes', event_bytes, 'events', text)
+      if seq == 0 then redis.call('PERSIST', events_key) end -- it may be what an obliterated queue left behind
       seq, start, size = seq + n, index + 1, 0
     end
   end

@@ -1,8 +1,8 @@
 -- Moves jobs that are due from `delayed` into line and tells it; `due_in` becomes the ms until the next one.
--- Needs: now, due_in, emit, line_up, new_place, read_run, write_run, delayed_key, jobs_key, runs_key. Returns how many.
+-- Needs: now, due_in, emit, line_up, new_place, read_run, write_run, delayed_key, jobs_key, runs_key.
 local HEADER = '^1\t(%d+)\t(%d*)\t(%d*)\t(%a*)\t([^\t\n]*)'
-local function promote(limit)
-  local ids = redis.call('ZRANGEBYSCORE', delayed_key, '-inf', '(' .. (now + 1), 'LIMIT', 0, limit)
+-- `since`: from when on they are ready, nil for when they were due. Returns how many.
+local function into_line(ids, since)
   local records, runs = redis.call('HMGET', jobs_key, unpack(ids)), redis.call('HMGET', runs_key, unpack(ids))
   local events, moves, texts = {}, {}, {}
   for index, id in ipairs(ids) do
@@ -11,7 +11,7 @@ local function promote(limit)
     local run = runs[index] and read_run(runs[index]) or {token = '-', finished = 0, ready = due, started = 0,
       starts = 0, fails = 0, stalls = 0, releases = 0, place = '-', worker = '-'}
     if run.place == '-' and priority ~= '' then run.place = new_place(priority) end
-    run.state = run.place ~= '-' and 'prioritized' or 'waiting'
+    run.state, run.ready = run.place ~= '-' and 'prioritized' or 'waiting', since or run.ready
     events[#events + 1] = '{"job_id":"' .. id .. '","name":"' .. name .. '","state":"' .. run.state
       .. '","previous":"delayed","due_ms":' .. run.ready .. '}'
     moves[#moves + 1] = {id, run.place, string.find(flags, 'l', 1, true) and 'head' or 'tail'}
@@ -25,4 +25,8 @@ local function promote(limit)
   local score = redis.call('ZRANGE', delayed_key, 0, 0, 'WITHSCORES')[2]
   due_in = score and math.max(0, math.floor(tonumber(score)) - now)
   return #moves
+end
+
+local function promote(limit)
+  return into_line(redis.call('ZRANGEBYSCORE', delayed_key, '-inf', '(' .. (now + 1), 'LIMIT', 0, limit))
 end

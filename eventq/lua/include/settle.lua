@@ -5,7 +5,7 @@ local argv, match, sub, first = ARGV, string.match, string.sub, 14 + progressed 
 local settling, done, names, times, finished = {}, {}, {}, {}, {}
 for index = 0, settled - 1 do settling[index + 1] = argv[first + index * 6] end
 local current = redis.call('HMGET', runs_key, unpack(settling))
-local completed, retrying, failed, retries = {}, {}, {}, {}
+local completed, retrying, failed, retries, postponed = {}, {}, {}, {}, {}
 local well, badly = {ids = {}, rules = {}}, {ids = {}, rules = {}}
 local texts, results, refused, recorded, size, ended = {}, {}, {}, {}, 0, 0
 for index = 1, settled do
@@ -36,6 +36,8 @@ for index = 1, settled do
       completed[ended], well.ids[ended], well.rules[ended] = event .. '}', id, extra
       finished[name] = (finished[name] or 0) + 1
       run = 'completed - ' .. now_text .. ' ' .. ready .. ' ' .. started .. ' ' .. rest
+    elseif word == 'postpone' then
+      -- include: postpone
     else
       -- include: fail
     end
@@ -50,17 +52,25 @@ if size > 0 then
   emit('completed', completed)
   emit('retrying', retrying)
   emit('failed', failed)
+  emit('delayed', postponed)
   redis.call('HSET', runs_key, unpack(texts))
   redis.call('ZREM', leases_key, unpack(recorded))
   if #results > 0 then redis.call('HSET', results_key, unpack(results)) end
-  if #retries > 0 then
-    -- include: line
-    for _, retry in ipairs(retries) do
-      if retry[2] == 'delayed' then delay_until(retry[1], retry[3]) else line_up(retry[1], retry[4], 'tail') end
-    end
-    came_back = #retries
-  end
   -- include: retention
   if ended > 0 then finish(completed_key, 'completed', well, tonumber(argv[6]), tonumber(argv[7])) end
   if #badly.ids > 0 then finish(failed_key, 'failed', badly, tonumber(argv[8]), tonumber(argv[9])) end
+  if #retries > 0 then
+    -- include: line
+    -- What was due before these failed has waited longer.
+    -- include: due
+    if due_in and due_in <= 0 then
+      -- include: runs
+      -- include: promote
+      came_back = promote(100)
+    end
+    for _, retry in ipairs(retries) do
+      if retry[2] == 'delayed' then delay_until(retry[1], retry[3]) else line_up(retry[1], retry[4], 'tail') end
+    end
+    came_back = came_back + #retries
+  end
 end
