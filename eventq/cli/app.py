@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from eventq.cli.app_looking import add_looking
+from eventq.cli.app_managing import add_managing
+from eventq.cli.arguments import LOOKING, RUNNING, QueueName, Url
 from eventq.cli.logs import LogFormat, LogLevel
 from eventq.cli.plugins import PluginGroup
 from eventq.cli.runtime import exit_codes, version_line
@@ -18,19 +21,12 @@ app = typer.Typer(
     name="eventq",
     cls=PluginGroup,
     help="A typed job queue on Redis or Valkey, where every state change is also an event.",
+    epilog="Exit codes: 0 done, 1 failed, not found or declined, 2 wrong usage, 130 interrupted.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Url = Annotated[
-    str | None,
-    typer.Option(
-        help="The server: redis://, rediss://, unix://, embedded:///path. Default: EVENTQ_URL, then redis://localhost:6379/0.",
-        show_default=False,
-    ),
-]
 Target = Annotated[
     str,
     typer.Argument(
@@ -38,7 +34,6 @@ Target = Annotated[
         help="A Worker, a JobQueue, or a function without arguments that returns one. The current folder is searched.",
     ),
 ]
-QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 Level = Annotated[LogLevel, typer.Option("--log-level", help="From what level on to log, on stderr.")]
 Format = Annotated[LogFormat, typer.Option("--log-format", help="Lines for people, or one JSON object each.")]
 Uvloop = Annotated[
@@ -63,7 +58,7 @@ def _options(  # pyright: ignore[reportUnusedFunction]
     """Options before the command."""
 
 
-@app.command()
+@app.command(rich_help_panel=RUNNING)
 def worker(
     target: Target,
     *,
@@ -92,7 +87,7 @@ def worker(
         run_worker(target, WorkerOptions(concurrency=concurrency, burst=burst, max_jobs=max_jobs, uvloop=uvloop))
 
 
-@app.command()
+@app.command(rich_help_panel=RUNNING)
 def scheduler(
     queue: QueueName, *, url: Url = None, log_level: Level = LogLevel.info, log_format: Format = LogFormat.text
 ) -> None:
@@ -105,7 +100,7 @@ def scheduler(
         run_scheduler(queue, url)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOKING)
 def events(
     queue: QueueName,
     *,
@@ -128,7 +123,7 @@ def events(
         follow(Following(queue=queue, url=url, consumer=consumer, kinds=tuple(kind or ()), as_json=as_json, count=count))
 
 
-@app.command()
+@app.command(rich_help_panel=RUNNING)
 def dev(
     target: Target,
     *,
@@ -144,7 +139,7 @@ def dev(
         develop(target, path, [*options, f"--log-level={log_level}"])
 
 
-@app.command()
+@app.command(rich_help_panel=RUNNING)
 def demo(
     folder: Annotated[
         Path | None, typer.Argument(metavar="FOLDER", help="Any folder.", show_default="Python's standard library")
@@ -161,6 +156,10 @@ def demo(
         from eventq.cli.demo import run_demo
 
         raise typer.Exit(run_demo(folder, url, uvloop=uvloop))
+
+
+add_looking(app)
+add_managing(app)
 
 
 def _set_url(url: str | None) -> None:

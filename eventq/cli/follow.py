@@ -6,16 +6,14 @@ import asyncio
 import json
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
+from eventq.cli.facts import event_document, event_facts
 from eventq.cli.runtime import UsageError, run_async, say, until_stopped
 from eventq.cli.text import quoted, shorten
-from eventq.events import STREAM_EVENTS, ActiveEvent, Event, JobEvent, LostEvent, UnknownEvent
+from eventq.events import STREAM_EVENTS, Event, JobEvent, LostEvent
 from eventq.queue import Queue
-from eventq.records import JobErrorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,15 +89,13 @@ async def _acknowledge(stream: EventStream) -> None:
 
 def event_json(event: Event) -> str:
     """Return the event as one line of ASCII JSON: kind, queue, seq, time, then its facts; durations in seconds."""
-    time = _iso(event.ms) if event.ms else None
-    facts = {"kind": event.kind, "queue": event.queue, "seq": event.seq, "time": time, **_facts(event)}
-    return json.dumps(facts, default=str)
+    return json.dumps(event_document(event), default=str)
 
 
 def event_line(event: Event) -> str:
     """Return the event as one line for people; whatever the job or its error said stands there as text."""
     at = datetime.fromtimestamp(event.ms / 1000).strftime("%H:%M:%S.%f")[:-3] if event.ms else "--:--:--.---"
-    facts = _facts(event)
+    facts = event_facts(event)
     if due_ms := getattr(event, "due_ms", 0):
         facts["due"] = f"{(due_ms - event.ms) / 1000:+.3f}"  # from the time on the same line
     words = [at, f"#{event.seq}", event.kind]
@@ -121,28 +117,3 @@ def _shown(key: str, value: Any) -> str:
     elif isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return quoted(shorten(str(value), _LONGEST))
-
-
-def _facts(event: Event) -> dict[str, Any]:
-    """Return what the event says besides queue, seq and time, in its own order, in the units of the API."""
-    if isinstance(event, UnknownEvent):
-        return {"name": event.name, **event.facts}
-    facts: dict[str, Any] = {}
-    if isinstance(event, JobEvent):
-        facts |= {"job_id": event.job_id, "name": event.name, "attempt": event.attempt}
-    for name, value in msgspec.structs.asdict(event).items():
-        if name in ("queue", "seq", "ms") or name in facts or (name == "ran_ms" and isinstance(event, ActiveEvent)):
-            continue
-        if name == "due_ms":
-            facts["due"] = _iso(value) if value else None
-        elif name in ("waited_ms", "ran_ms"):
-            facts[name.removesuffix("_ms")] = value / 1000
-        elif isinstance(value, JobErrorInfo):
-            facts[name] = {"type": value.type, "message": value.message}
-        else:
-            facts[name] = value
-    return facts
-
-
-def _iso(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

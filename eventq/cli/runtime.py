@@ -36,6 +36,10 @@ class UsageError(Exception):
     """The command was called wrongly; the message says what, which value, what to do."""
 
 
+class NotFound(Exception):
+    """What was asked for is not there; the message says what, and where to look."""
+
+
 class BrokenTarget(Exception):
     """A module could not be imported; what it raised is the cause."""
 
@@ -66,7 +70,7 @@ def exit_codes() -> Generator[None]:
         _print_cause(broken)
         say(f"module {broken} cannot be imported")
         sys.exit(USAGE if isinstance(broken.__cause__, ConfigurationError) else FATAL)
-    except EventqError as error:
+    except (NotFound, EventqError) as error:
         say(str(error))
         sys.exit(FATAL)
     except BrokenPipeError:

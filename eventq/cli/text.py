@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["number", "plain", "quoted", "seconds", "shorten"]
+__all__ = ["age", "number", "plain", "quoted", "seconds", "shorten"]
 
 
 def plain(text: str) -> str:
@@ -32,6 +32,15 @@ def seconds(value: float) -> str:
     if value < 1:
         return f"{value * 1000:.0f} ms"
     return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
+
+
+def age(value: float) -> str:
+    """Return how long something is, coarsely: `12 s`, `5 min`, `3.2 h`, `4.0 d`."""
+    if value < 120:
+        return f"{max(0.0, value):.0f} s"
+    if value < 7200:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.1f} h" if value < 172_800 else f"{value / 86_400:.1f} d"
 
 
 def number(value: float) -> str:

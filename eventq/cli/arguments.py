@@ -1,0 +1,30 @@
+"""Arguments and options that several commands share, as typer takes them, and the parts of --help they stand in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+RUNNING: Final = "Running"
+LOOKING: Final = "Looking"
+MANAGING: Final = "Managing"
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        help="The server: redis://, rediss://, unix://, embedded:///path. Default: EVENTQ_URL, then redis://localhost:6379/0.",
+        show_default=False,
+    ),
+]
+QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
+Prefix = Annotated[str, typer.Option(help="What the keys of the queues begin with.")]
+Tag = Annotated[
+    str | None,
+    typer.Option(help="The queue's Cluster tag. Default: as the server's list of queues says.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs: one JSON document.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="For programs: one JSON object per line.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]

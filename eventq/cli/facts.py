@@ -1,0 +1,82 @@
+"""What is said of a job and of an event: one set of names, those of the Python API, for tables and for JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from eventq.cli.tables import iso
+from eventq.events import ActiveEvent, JobEvent, UnknownEvent
+from eventq.job import stored_error
+from eventq.records import JobErrorInfo, UnreadableRecord
+from eventq.states import JobState
+
+if TYPE_CHECKING:
+    from eventq.events import Event
+    from eventq.records import StoredJob
+
+__all__ = ["error_of", "event_document", "event_facts", "job_facts", "unreadable_facts"]
+
+_MS: Final = "_ms"
+_TIMES: Final = frozenset({"due_ms", "slot_ms", "first_ms", "last_ms"})
+
+
+def job_facts(queue: str, stored: StoredJob) -> dict[str, Any]:
+    """Return what a listing says of a job: no data, no result. Times in UTC, None for what is not (yet)."""
+    record, run = stored.record, stored.run
+    attempt = max(1, run.fails) if stored.state is JobState.FAILED else run.fails + 1
+    error = error_of(stored)
+    return {
+        "id": stored.id,
+        "queue": queue,
+        "name": record.name,
+        "state": stored.state.value,
+        "attempt": attempt,
+        "max_attempts": record.spec.attempts,
+        "priority": record.priority,
+        "added_at": iso(record.added_ms),
+        "started_at": iso(run.started_ms),
+        "finished_at": iso(run.finished_ms),
+        "error": {"type": error.type, "message": error.message} if error else None,
+    }
+
+
+def unreadable_facts(queue: str, job_id: str, error: UnreadableRecord) -> dict[str, Any]:
+    """Return what can be said of a record that cannot be read: the same names, and why."""
+    names = ("name", "state", "attempt", "max_attempts", "priority", "added_at", "started_at", "finished_at")
+    said = {"type": type(error).__name__, "message": str(error)}
+    return {"id": job_id, "queue": queue, **dict.fromkeys(names), "error": said}
+
+
+def error_of(stored: StoredJob) -> JobErrorInfo | None:
+    """Return why the last attempt failed, None for a job that has not failed, or whose result stands in its place."""
+    if stored.state is JobState.COMPLETED or stored.result is None:
+        return None
+    return stored_error(stored.result)
+
+
+def event_document(event: Event) -> dict[str, Any]:
+    """Return everything an event says, as JSON has it: kind, queue, seq, time, then its facts; durations in seconds."""
+    return {"kind": event.kind, "queue": event.queue, "seq": event.seq, "time": iso(event.ms), **event_facts(event)}
+
+
+def event_facts(event: Event) -> dict[str, Any]:
+    """Return what the event says besides queue, seq and time, in its own order, in the units of the API."""
+    if isinstance(event, UnknownEvent):
+        return {"name": event.name, **event.facts}
+    facts: dict[str, Any] = {}
+    if isinstance(event, JobEvent):
+        facts |= {"job_id": event.job_id, "name": event.name, "attempt": event.attempt}
+    for name, value in msgspec.structs.asdict(event).items():
+        if name in ("queue", "seq", "ms") or name in facts or (name == "ran_ms" and isinstance(event, ActiveEvent)):
+            continue
+        if name in _TIMES:
+            facts[name.removesuffix(_MS)] = iso(value)
+        elif name.endswith(_MS):
+            facts[name.removesuffix(_MS)] = value / 1000
+        elif isinstance(value, JobErrorInfo):
+            facts[name] = {"type": value.type, "message": value.message}
+        else:
+            facts[name] = value
+    return facts
