@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-cluster chaos check bench clean
+.PHONY: help demo test test-full test-cluster chaos check docs reference bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1	/' | expand -t 16
@@ -40,6 +40,13 @@ check: $(VENV)/.dev  ## Lint, format, types, layers, house rules
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_house.py
+
+docs: $(VENV)/.dev  ## Build the site into build/docs
+	$(BIN)/python -m sphinx -q -W -n --keep-going -c docs . build/docs
+	@echo build/docs/index.html
+
+reference: $(VENV)/.dev  ## Write docs/reference/ from the code
+	$(BIN)/python tools/make_reference.py
 
 bench: $(VENV)/.dev  ## Measure, beside BullMQ where Node is installed (ARGS="...")
 	$(BIN)/python -m benchmarks $(ARGS)
