@@ -11,14 +11,14 @@ import msgspec
 
 from eventq.codec import encode_json
 from eventq.context import BaseContext, DataT, QueueContext, ResultT
-from eventq.errors import InvalidJob, InvalidState
+from eventq.errors import InvalidJob, InvalidState, JobFailed
 from eventq.limits import PROGRESS_BYTES
 from eventq.operations import changing, reading
 from eventq.records import NEVER_RUN, JobErrorInfo, Record, Run, StoredJob
 from eventq.states import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
     from datetime import timedelta
 
 
@@ -37,17 +37,20 @@ class Undecoded:
 UNDECODED: Final = Undecoded()
 
 
-class _Done:
-    """Awaitable that is done: lets a call be made with `await` on a loop and without in a thread."""
+class Called:
+    """A call that was made: `await` it on a loop; in a thread it is done already."""
 
-    __slots__ = ()
+    __slots__ = ("_call",)
 
-    def __await__(self) -> Generator[None, None, None]:
-        return
-        yield
+    def __init__(self, call: Coroutine[Any, Any, None] | None = None) -> None:
+        self._call = call
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._call is not None:
+            yield from self._call.__await__()
 
 
-_DONE = _Done()
+_DONE = Called()
 
 
 class BaseJob(Generic[DataT, ResultT]):
@@ -169,7 +172,7 @@ class Job(BaseJob[DataT, ResultT]):
         #: Set when this run is over before its processor is: timed out, lease lost, worker closing. Threads look at it.
         self.cancelled = False
 
-    def update_progress(self, progress: float | dict[str, Any]) -> _Done:
+    def update_progress(self, progress: float | dict[str, Any]) -> Called:
         """Report progress from the processor: a number or a JSON object. Returns at once; `await` it or not, also in threads.
 
         Written with the next call, at most ten times a second per job, the latest value wins and always before the outcome.
@@ -227,7 +230,7 @@ class Job(BaseJob[DataT, ResultT]):
         """
         await self._runner.perform(changing.prioritize(self._context.keys, self.id, priority, lifo))
 
-    def update_data(self, data: DataT) -> Awaitable[None]:
+    def update_data(self, data: DataT) -> Called:
         """Replace the job's data; the next run sees it. `await` it; in a processor's thread the call itself waits.
 
         A processor that works in steps saves here how far it is. Raises InvalidJob (data that does not fit the type or the
@@ -240,7 +243,7 @@ class Job(BaseJob[DataT, ResultT]):
         await self._runner.perform(changing.replace_data(self._context.keys, self.id, self._token, text))
         self._data = data
 
-    def log(self, line: str) -> Awaitable[None]:
+    def log(self, line: str) -> Called:
         """Add a line to the job's log, which keeps the last 1,000 lines and 64 KiB. `await` it; in a thread the call waits.
 
         One round trip. Raises InvalidJob (not text, or over 8 KiB), JobNotFound, and LeaseLost from a run that is over.
@@ -255,7 +258,7 @@ class Job(BaseJob[DataT, ResultT]):
         """Remove the log but for its last `keep` lines. Raises JobNotFound."""
         await self._runner.perform(changing.clear(self._context.keys, self.id, keep))
 
-    def _from_anywhere(self, call: Coroutine[Any, Any, None]) -> Awaitable[None]:
+    def _from_anywhere(self, call: Coroutine[Any, Any, None]) -> Called:
         """Return the call to be awaited on the loop; in a processor's thread make it and wait for it."""
         loop = self._runner.loop
         try:
@@ -266,7 +269,7 @@ class Job(BaseJob[DataT, ResultT]):
                 raise
             asyncio.run_coroutine_threadsafe(call, loop).result()
             return _DONE
-        return call
+        return Called(call)
 
 
 _decode_error = msgspec.json.Decoder(JobErrorInfo).decode
@@ -279,6 +282,18 @@ def stored_error(text: str | None) -> JobErrorInfo:
         return _decode_error(text or "{}")
     except ValueError:
         return JobErrorInfo("Unknown", "the stored error is unreadable")
+
+
+def failure(queue: str, job_id: str, error: JobErrorInfo, traceback: str) -> JobFailed:
+    """Return what is raised where the result of a failed job is awaited."""
+    return JobFailed(
+        f"job {job_id!r} failed: {error.type}: {error.message}",
+        queue=queue,
+        job_id=job_id,
+        type=error.type,
+        reason=error.message,
+        traceback=traceback,
+    )
 
 
 def stored_progress(text: str | None) -> Any:

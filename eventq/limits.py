@@ -9,10 +9,14 @@ from typing import Final
 BATCH_JOBS: Final = 100
 #: Jobs per add_jobs call, ids per administrative call.
 CALL_JOBS: Final = 500
+#: Jobs per call of an operation that goes through all of them, so that no call keeps the server for long.
+SLICE_JOBS: Final = 250
 #: Bytes of job text per call, both ways.
 CALL_BYTES: Final = 1024 * 1024
 #: Data above this is kept apart from the record, so that moving a job does not move its payload.
 INLINE_DATA_BYTES: Final = 1024
+#: Schedules of one queue.
+MAX_SCHEDULES: Final = 10_000
 #: The best priority number is 0 (none); 2**21 - 1 keeps priority * 2**32 + counter exact in a double.
 MAX_PRIORITY: Final = 2**21 - 1
 MAX_ATTEMPTS: Final = 1_000_000

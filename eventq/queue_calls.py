@@ -26,7 +26,7 @@ log: Final = logging.getLogger("eventq")
 
 
 class QueueCalls(Generic[DataT, ResultT]):
-    """Mixin of Queue. Bulk operations make bounded calls of 500 jobs each, so they may run under load; `on_progress` is told
+    """Mixin of Queue. Bulk operations make bounded calls of 250 jobs each, so they may run under load; `on_progress` is told
     after each how many jobs are done. One that is cancelled has done a part of them, and nothing is half done.
     """
 
@@ -147,10 +147,10 @@ class QueueCalls(Generic[DataT, ResultT]):
         return await self._perform(managing.clean(self.context.keys, grace, limit, state, on_progress))
 
     async def obliterate(self, *, force: bool = False) -> int:
-        """Remove the queue with all it holds: jobs of every state, logs, totals, schedules, positions; return how many jobs.
+        """Remove the queue with all it holds: jobs of every state, logs, totals, schedules; return how many jobs.
 
         One call, O(1): memory is freed in the background. Raises QueueActive while jobs run, unless forced; then their runs are
-        told that they are lost. Readers get one last event, `obliterated`, which is kept for an hour.
+        told that they are lost. Readers get one last event, `obliterated`, which is kept for a day with their positions.
         """
         removed = await self._perform(managing.obliterate(self.context.keys, force))
         self.context.is_registered = False

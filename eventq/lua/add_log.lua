@@ -19,7 +19,7 @@ if verdict == 'u' then
   lines = lines .. '\n' .. ARGV[5]
   local _, kept = string.gsub(lines, '\n', '')
   while kept > tonumber(ARGV[6]) or #lines > tonumber(ARGV[7]) and kept > 1 do
-    lines, kept = string.sub(lines, string.find(lines, '\n', 2, true)), kept - 1
+    lines, kept = string.sub(lines, (string.find(lines, '\n', 2, true))), kept - 1
   end
   redis.call('HSET', logs_key, id, string.format('%.0f', ever + 1) .. lines)
 end

@@ -1,4 +1,4 @@
-"""Managing jobs in bulk. Every operation is a row of bounded calls (500 jobs each), so it may run under load: the server is never
+"""Managing jobs in bulk. Every operation is a row of bounded calls (250 jobs each), so it may run under load: the server is never
 kept busy for long, and what comes into the state meanwhile is left alone. One that is stopped in the middle has done a part, and
 nothing is half done.
 """
@@ -23,7 +23,7 @@ from eventq.commands.read import is_paused, list_finished
 from eventq.durations import to_ms
 from eventq.errors import InvalidJob, QueueActive
 from eventq.keys import check_job_id
-from eventq.limits import CALL_JOBS
+from eventq.limits import SLICE_JOBS
 from eventq.states import FINISHED, JobState, parse_state
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def remove(keys: QueueKeys, job_ids: Iterable[str], on_progress: OnProgress) -> 
         raise InvalidJob(f"job_ids {job_ids!r}: must be several ids, not one; wrap it in a list")
     ids = [check_job_id(job_id) for job_id in job_ids]
     removed: list[str] = []
-    for start in range(0, len(ids), CALL_JOBS):
-        chunk = ids[start : start + CALL_JOBS]
+    for start in range(0, len(ids), SLICE_JOBS):
+        chunk = ids[start : start + SLICE_JOBS]
         verdicts = yield remove_jobs(keys, chunk)
         removed += [job_id for job_id, verdict in zip(chunk, verdicts, strict=True) if verdict == "d"]
         _tell(on_progress, len(removed))
@@ -60,7 +60,7 @@ def retry(keys: QueueKeys, state: JobState | str, limit: int | None, reset_attem
     finished, most = parse_state(state, FINISHED), _check_limit(limit)
     until, retried, left = "", 0, 0
     while retried < most:
-        until, ids = yield list_finished(keys, finished, until, left, min(CALL_JOBS, most - retried))
+        until, ids = yield list_finished(keys, finished, until, left, min(SLICE_JOBS, most - retried))
         if not ids:
             break
         verdicts = yield retry_jobs(keys, ids, state=finished, reset_attempts=bool(reset_attempts))
@@ -76,7 +76,7 @@ def promote(keys: QueueKeys, limit: int | None, on_progress: OnProgress) -> Step
     most = min(most, (yield delayed_count(keys)))
     promoted = left = 0
     while promoted < most:
-        ids = yield delayed_ids(keys, left, min(CALL_JOBS, most - promoted))
+        ids = yield delayed_ids(keys, left, min(SLICE_JOBS, most - promoted))
         if not ids:
             break
         verdicts = yield promote_jobs(keys, ids)
@@ -137,7 +137,7 @@ def _clean_state(
     removed: list[str] = []
     cursor, in_pass, was_kept = "", 0, False
     while len(removed) < most:
-        most_now = min(CALL_JOBS, most - len(removed))
+        most_now = min(SLICE_JOBS, most - len(removed))
         done: Cleaned = yield clean_jobs(keys, state, cutoff=cutoff, cursor=cursor, most=most_now, reason=reason)
         removed += done.ids
         in_pass += len(done.ids)

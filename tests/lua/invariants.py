@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,9 @@ def check_queue(lab: Lab) -> None:
         return
     if "meta" not in stored:
         # What an obliterated queue leaves behind.
-        assert set(stored) == {"events"} and [fields["kind"] for fields in stored["events"].values()] == ["obliterated"]
+        assert set(stored) <= {"events", "consumers"} and [fields["kind"] for fields in stored["events"].values()] == [
+            "obliterated"
+        ]
         return
     jobs = _jobs(lab, stored)
     check_columns(lab, stored, jobs)
@@ -97,6 +100,10 @@ def check_columns(lab: Lab, stored: dict[str, Any], jobs: dict[str, StoredJob]) 
         assert stored.get(column, {}).keys() <= states.keys(), f"{column} holds something of a job that is not stored"
     for job_id, job in jobs.items():
         assert (job.run.token != "-") == (states[job_id] is JobState.ACTIVE), f"{job_id}: {job.run}"
+
+    listed = {name: text.split("\t")[1] for name, text in stored.get("schedules", {}).items()}
+    slots = {name: "-" if score == math.inf else f"{score:.0f}" for name, score in stored.get("slots", {}).items()}
+    assert slots == listed, "schedules and their next slots"
 
     tally = Counter(states.values())
     holes = int(stored["meta"].get("holes", 0))
