@@ -170,8 +170,8 @@ async def test_a_processor_logs_and_updates_from_wherever_it_runs(url: str, queu
         await job.log(f"now {job.data}")
 
     def plain(job: Job[int, Any]) -> None:
-        job.update_data(job.data + 1)
-        job.log(f"now {job.data}")
+        job.update_data(job.data + 1)  # type: ignore[unused-awaitable]
+        job.log(f"now {job.data}")  # type: ignore[unused-awaitable]
 
     async with Queue(queue_name, int, url=url) as queue, Worker(queue, plain if is_plain else work):
         job = await queue.add("n", 1)
