@@ -174,7 +174,7 @@ def _stream(queue: QueueState, first: Entry | None, entries: int) -> Finding:
     size = queue.number("event_bytes") - _field(first, "bytes")
     message = f"{number(events)} events in {number(entries)} entries, {size / 2**20:.1f} MiB"
     kept = f"kept are {number(most_events)} and {most_bytes / 2**20:.0f} MiB"
-    if events < 0 or size < 0:
+    if events < 1 or size < 0:
         return queue.found("events", PROBLEM, f"{message}: the stream is not as meta says, as after a failover that lost writes")
     if events > most_events * _STREAM_SLACK or size > most_bytes * _STREAM_SLACK:
         advice = f"a live durable reader that is behind holds it back up to {hard_bytes / 2**20:.0f} MiB; else start a worker"

@@ -142,10 +142,13 @@ def _replicas(info: dict[str, str], settings: dict[str, str] | None) -> Finding:
 
 async def _latency(runner: AsyncRunner) -> Finding:
     times: list[float] = []
-    for _ in range(_PINGS):
-        began = time.perf_counter()
-        await runner.run_verb(ping())
-        times.append(time.perf_counter() - began)
+    try:
+        for _ in range(_PINGS):
+            began = time.perf_counter()
+            await runner.run_verb(ping())
+            times.append(time.perf_counter() - began)
+    except ServerRefused as error:  # where a snapshot failed, Redis answers even PING so
+        return _found("latency", PROBLEM, str(error), "the server takes no jobs until it can save again: see its log")
     times.sort()
     p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
     message = f"PING takes {_short(p50)} (p50), {_short(p99)} (p99) from here"
