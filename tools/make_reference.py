@@ -355,7 +355,8 @@ def _parameter_row(parameter: Any) -> str:
     names = [parameter.metavar] if parameter.param_type_name == "argument" else [*parameter.opts, *parameter.secondary_opts]
     shown = ", ".join(f"`{each}`" for each in names)
     said: Any = getattr(parameter, "show_default", None)
-    is_said = parameter.default not in (None, False) and said is not False and not callable(parameter.default)
+    is_flag = isinstance(parameter.default, bool)
+    is_said = parameter.default is not None and not is_flag and said is not False and not callable(parameter.default)
     default = (
         str(said) if isinstance(said, str) else f"`{getattr(parameter.default, 'value', parameter.default)}`" if is_said else ""
     )

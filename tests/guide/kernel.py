@@ -6,6 +6,7 @@ Run as a program of its own. What a block raises is printed as the interpreter's
 import ast
 import asyncio
 import builtins
+import contextlib
 import inspect
 import io
 import json
@@ -47,9 +48,8 @@ async def run_block(block: dict[str, Any], namespace: dict[str, Any]) -> str:
         running = types.FunctionType(compiled, namespace)()
         if inspect.iscoroutine(running):
             await (until_matched(running, recorder) if block["endless"] else running)
-        await asyncio.wait_for(recorder.matched.wait(), block["late"])
-    except TimeoutError:
-        pass  # the answer shows what is missing
+        with contextlib.suppress(TimeoutError):  # the answer shows what is missing
+            await asyncio.wait_for(recorder.matched.wait(), block["late"])
     except Exception as error:
         recorder.write("".join(traceback.format_exception_only(error)))
     return recorder.getvalue()

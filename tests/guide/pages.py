@@ -15,7 +15,8 @@ block depends on its language and on the HTML comment just above it:
 | `yaml` `json` `toml` `ini` `dockerfile` `conf` | parsed; `conf` is also set on a server |
 | `typescript` | BullMQ's side of a comparison: not run |
 
-In expected output `...` stands for anything within a line, and a line of nothing else for any lines. `<!-- setup` opens a comment
+In expected output `...` stands for anything within a line (and makes the blanks after it any number of blanks, as in a table); a
+line of nothing else stands for any lines. `<!-- setup` opens a comment
 whose lines, up to `-->`, are run as a `python` block that readers do not see.
 """
 
@@ -113,10 +114,11 @@ def _with_output(text: Block, block: Block | None) -> Block:
 
 def pattern(expected: str) -> str:
     """Return expected output as a regular expression."""
-    lines = [
-        r"(?:.*\n)*" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + r"\n" for line in expected.splitlines()
-    ]
-    return "".join(lines)
+    return "".join(r"(?:.*\n)*" if line == "..." else _line_pattern(line) for line in expected.splitlines())
+
+
+def _line_pattern(line: str) -> str:
+    return re.sub(r"\\\.\\\.\\\.((?:\\ )*)", lambda found: ".* +" if found[1] else ".*", re.escape(line)) + r"\n"
 
 
 def commands(block: Block) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Runs the blocks of one page, in order, in a folder of the page's own."""
 
+import asyncio
 import configparser
 import importlib
 import json
@@ -17,6 +18,7 @@ from typing import Any, Self
 
 import redis
 
+from eventq import Queue, Worker
 from eventq.embedded import start_embedded
 
 from .pages import PARSED, ROOT, Block, PageError, commands, pattern
@@ -63,7 +65,7 @@ class PageRun:
         elif block.language == "python":
             self._continue(block)
         if block.language in PARSED:
-            check_text(block)
+            check_text(block, self.folder)
 
     def _write(self, block: Block) -> None:
         if block.language == "python":
@@ -208,7 +210,7 @@ def look_up(block: Block, command: str) -> None:
         raise PageError(f"{block}: {command}: nothing is known of it")
 
 
-def check_text(block: Block) -> None:
+def check_text(block: Block, folder: Path) -> None:
     """Parse a block of a language that is not run. Raises what its parser raises."""
     if block.language == "json":
         json.loads(block.text)
@@ -224,18 +226,37 @@ def check_text(block: Block) -> None:
         lines = block.text.replace("\\\n", "").splitlines()
         assert {line.split()[0] for line in lines if line and not line.startswith("#")} <= known, str(block)
     elif block.language == "conf":
-        _set_on_a_server(block)
+        _set_on_a_server(block, folder)
 
 
-def _set_on_a_server(block: Block) -> None:
-    """Give a server every setting and user of a configuration file."""
-    server: Any = redis.Redis.from_url(start_embedded("embedded://").url)
+def _set_on_a_server(block: Block, folder: Path) -> None:
+    """Give a server of its own every setting and user of a configuration file; a user has to be able to work."""
+    server = start_embedded(f"embedded://{folder}/{Path(block.file).stem or 'conf'}")
+    client: Any = redis.Redis.from_url(server.url)
     try:
         for line in block.text.splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["user"]:
-                server.execute_command("ACL", "SETUSER", *words[1:])
+                client.execute_command("ACL", "SETUSER", *words[1:])
+                password = next(word[1:] for word in words if word.startswith(">"))
+                asyncio.run(_work_as(server.url.replace("unix://", f"unix://{words[1]}:{password}@")))
             elif words:
-                server.config_set(words[0], " ".join(words[1:]))
+                client.config_set(words[0], " ".join(words[1:]))
+        assert client.execute_command("ACL", "LOG") == [], str(block)
     finally:
-        server.close()
+        client.close()
+        server.stop()
+
+
+async def _work_as(url: str) -> None:
+    """Add, run and read a job, manage the queue."""
+    async with Queue("permitted", url=url) as queue:
+        async with Worker(queue, lambda job: job.data):
+            job = await queue.add("echo", 1, delay=0.1)
+            assert await job.result(timeout=10) == 1
+        async with queue.events("reader") as events:
+            assert (await anext(events)).kind in ("added", "worker_started")
+        await queue.pause()
+        await queue.resume()
+        assert len(await queue.clean(0)) == 1
+        await queue.obliterate()
