@@ -29,6 +29,7 @@ from eventq.limits import Limits
 from eventq.options import JobOptions, Keep
 from eventq.queue import NewJob, Queue
 from eventq.queue_events import EventStream
+from eventq.schedule import Schedule
 from eventq.scheduler import QueueScheduler
 from eventq.states import JobState
 from eventq.worker import Worker
@@ -65,6 +66,7 @@ __all__ = [
     "QueueScheduler",
     "QueueUnavailable",
     "Retry",
+    "Schedule",
     "ScheduleNotFound",
     "ScriptError",
     "ServerRefused",

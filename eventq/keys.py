@@ -13,6 +13,7 @@ COLUMNS: Final = (
 ).split()
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
+_ANY_JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,256}\Z")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _JOB_NAME = re.compile(r"[A-Za-z0-9._:/ -]{1,128}\Z")
 _known_names: Final[set[str]] = set()
@@ -62,11 +63,18 @@ def check_job_name(name: object) -> str:
     raise InvalidJob(f"job name {_short(name)}: must be 1 to 128 of A-Z a-z 0-9 . _ - : / and space")
 
 
-def check_job_id(job_id: object) -> str:
-    """Return the id; raise InvalidJob when it cannot be a job's own id."""
+def check_own_id(job_id: object) -> str:
+    """Return the id; raise InvalidJob when it cannot be one that a caller chose for a new job."""
     if isinstance(job_id, str) and _QUEUE_NAME.match(job_id):
         return job_id
     raise InvalidJob(f"job_id {_short(job_id)}: must be 1 to 128 of A-Z a-z 0-9 . _ -")
+
+
+def check_job_id(job_id: object) -> str:
+    """Return the id; raise InvalidJob when no job can have it. Where schedules make ids there is a colon in them."""
+    if isinstance(job_id, str) and _ANY_JOB_ID.match(job_id):
+        return job_id
+    raise InvalidJob(f"job_id {_short(job_id)}: must be 1 to 256 of A-Z a-z 0-9 . _ - :")
 
 
 def _short(value: object) -> str:

@@ -13,7 +13,7 @@ from eventq.backoff import Backoff
 from eventq.checks import check_whole
 from eventq.durations import to_epoch_ms, to_ms
 from eventq.errors import InvalidJob
-from eventq.keys import check_job_id
+from eventq.keys import check_own_id
 from eventq.limits import MAX_ATTEMPTS, MAX_PRIORITY
 
 
@@ -158,7 +158,7 @@ def _compile(options: JobOptions) -> CompiledOptions:
         place=place,
         header=f"{priority or ''}\t{'l' if options.lifo else ''}",
         spec="" if spec == _DEFAULT_SPEC else _encode(spec).decode(),
-        job_id=None if options.job_id is None else check_job_id(options.job_id),
+        job_id=None if options.job_id is None else check_own_id(options.job_id),
         options=spec,
         priority=priority,
         flags="l" if options.lifo else "",

@@ -19,6 +19,7 @@ from eventq.queue_calls import QueueCalls
 from eventq.queue_events import EventStream
 from eventq.queue_listener import QueueListener
 from eventq.records import Record
+from eventq.schedules import Scheduling
 from eventq.signals import Listeners, Listening
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["NewJob", "Queue"]
 
 
-class Queue(QueueCalls[DataT, ResultT], Listening):
+class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
     """A queue of jobs with data of one type (any JSON without one).
 
     Connects with its first call; `async with` connects, checks the server and closes. Concurrent adds share round trips.

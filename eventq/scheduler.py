@@ -1,28 +1,34 @@
-"""QueueScheduler: promotes due jobs, takes jobs back from dead workers, ends timers, trims the event stream."""
+"""QueueScheduler: promotes due jobs, fires schedules, takes jobs back from dead workers, ends timers, trims the event stream."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from eventq.client import AsyncRunner
+from eventq.commands.read import register_queue
 from eventq.commands.upkeep import SweepReply, run_timers, sweep_queue, trim_events
 from eventq.durations import to_ms
-from eventq.errors import ConfigurationError
+from eventq.errors import ConfigurationError, ServerRefused
+from eventq.firing import Firing
 from eventq.queue import Queue
+from eventq.schedules import Scheduling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
-    from eventq.commands.core import Command
+    from eventq.commands.core import Command, Steps
     from eventq.context import QueueContext
 
+R = TypeVar("R")
 log: Final = logging.getLogger("eventq")
 
-#: Seconds between sweeps, at most; they come sooner when a lease ends or a job is due sooner.
+#: Seconds between sweeps, at most; they come sooner when a lease ends, or a job or a schedule is due sooner.
 TICK: Final = 1.0
 _SOONEST: Final = 0.01
 #: The age rules of queue and stream are looked at this often (seconds), the stream also after so many new bytes.
@@ -32,11 +38,11 @@ _TRIM_BYTES: Final = 4 * 1024 * 1024
 _SLICES: Final = 100
 
 
-class QueueScheduler:
-    """Upkeep of one queue. Every worker carries one; run it alone where no worker is up all the time.
+class QueueScheduler(Scheduling[Any, Any]):
+    """Upkeep of one queue, and its schedules. Every worker carries one; run it alone where no worker is up all the time.
 
-    Any number may run: each step is one script that checks before it writes. `async with`, or `await run()` until cancelled.
-    Redis away: it carries on when Redis is back. About one request a second while idle.
+    Any number may run: each step is one script that checks before it writes, and a slot of a schedule becomes one job.
+    `async with`, or `await run()` until cancelled. Redis away: it carries on when Redis is back. About one request a second while idle.
     """
 
     def __init__(
@@ -55,12 +61,14 @@ class QueueScheduler:
         on_fault: told what it waits for. on_work: told by each sweep that jobs are in line. failed: told what it ended with.
         """
         self._own_queue = Queue(queue, url=url) if isinstance(queue, str) else None
-        self._context: QueueContext[Any, Any] = self._own_queue.context if self._own_queue else _context_of(queue)
+        self.context: QueueContext[Any, Any] = self._own_queue.context if self._own_queue else _context_of(queue)
         self._lease_ms = to_ms("lease", lease, minimum_ms=100)
         #: So often that a sweep later than half a lease after the last one means that the server stood still.
         self._tick = min(TICK, self._lease_ms / 3000)
         self._max_stalls = max_stalls
-        self._runner = AsyncRunner(self._context.server, patience=None, client_name="eventq-scheduler", on_fault=on_fault)
+        self._runner = AsyncRunner(self.context.server, patience=None, client_name="eventq-scheduler", on_fault=on_fault)
+        self._firing = Firing(self._runner, self.context.keys)
+        self._on_fault = on_fault
         self._on_work = on_work
         self._failed = failed
         self._task: asyncio.Task[None] | None = None
@@ -70,7 +78,7 @@ class QueueScheduler:
     async def start(self) -> None:
         """Begin in the background."""
         if self._task is None:
-            self._task = asyncio.create_task(self._loop(), name=f"eventq-scheduler {self._context.name}")
+            self._task = asyncio.create_task(self._loop(), name=f"eventq-scheduler {self.context.name}")
 
     async def run(self) -> None:
         """Work until cancelled. Raises what no repeating mends: another layout, no permission."""
@@ -101,7 +109,7 @@ class QueueScheduler:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<QueueScheduler {self._context.name}>"
+        return f"<QueueScheduler {self.context.name}>"
 
     async def _loop(self) -> None:
         try:
@@ -110,13 +118,16 @@ class QueueScheduler:
                 if not swept.more:
                     await asyncio.sleep(_pause(swept, self._tick))
         except Exception as error:  # whatever it is: a worker without upkeep is not to live on
-            log.exception("queue %s: the scheduler stopped", self._context.name)
+            log.exception("queue %s: the scheduler stopped", self.context.name)
             if self._failed is None:
                 raise
             self._failed(error)
 
+    async def _perform(self, steps: Steps[R]) -> R:
+        return await self.context.runner.perform(steps)
+
     async def _step(self) -> SweepReply:
-        context = self._context
+        context = self.context
         swept = await self._runner.run(sweep_queue(context.keys, self._lease_ms, self._max_stalls, context.retention))
         if swept.in_line and self._on_work is not None:
             self._on_work()
@@ -129,7 +140,26 @@ class QueueScheduler:
             await self._repeat(lambda: trim_events(context.keys))
         if rules_due:
             self._rules_at = now
+            await self._list_queue()
+        if swept.next_slot_ms == 0 and await self._fire():
+            return replace(swept, more=True)
         return swept
+
+    async def _fire(self) -> bool:
+        try:
+            return await self._firing.fire_due()
+        except ServerRefused as error:
+            if error.code != "OOM":
+                raise
+            # A full server takes no jobs, but leases end all the same: the slot is tried again with the next sweep.
+            if self._on_fault is not None:
+                self._on_fault(error)
+            return False
+
+    async def _list_queue(self) -> None:
+        """List the queue for discovery again: obliterating takes it off the list, and whoever uses it still does not know."""
+        with contextlib.suppress(ServerRefused):  # it is a list for people: nothing stands still without it
+            await self._runner.run_verb(register_queue(self.context.keys))
 
     async def _repeat(self, step: Callable[[], Command[bool]]) -> None:
         """Run slices until there is no more; not for ever, since leases are waiting to be swept."""
@@ -145,5 +175,7 @@ def _context_of(queue: Queue[Any, Any] | str) -> QueueContext[Any, Any]:
 
 
 def _pause(swept: SweepReply, most: float) -> float:
-    soonest = min((ms for ms in (swept.next_lease_ms, swept.next_due_ms) if ms is not None), default=round(most * 1000))
+    # A slot that is due by now was looked at: whoever could not fire it now looks again with the next tick.
+    times = (swept.next_lease_ms, swept.next_due_ms, swept.next_slot_ms or None)
+    soonest = min((ms for ms in times if ms is not None), default=round(most * 1000))
     return min(most, max(_SOONEST, soonest / 1000 + 0.001))

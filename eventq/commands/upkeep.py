@@ -21,8 +21,8 @@ ENTRIES = 32
 
 @dataclass(frozen=True, slots=True)
 class SweepReply:
-    """`next_*_ms`: until the next lease ends, the next delayed job is due, the next timer ends; None for none. in_line: whether
-    there is work to claim.
+    """`next_*_ms`: until the next lease ends, the next delayed job is due, the next timer ends, the next slot of a schedule;
+    None for none. in_line: whether there is work to claim.
     """
 
     reclaimed: int
@@ -33,6 +33,7 @@ class SweepReply:
     next_timer_ms: int | None
     event_bytes: int
     in_line: bool
+    next_slot_ms: int | None
 
 
 def sweep_queue(keys: QueueKeys, lease_ms: int, max_stalls: int, retention: Retention) -> Command[SweepReply]:
@@ -43,7 +44,7 @@ def sweep_queue(keys: QueueKeys, lease_ms: int, max_stalls: int, retention: Rete
 
 
 def _parse_sweep(reply: list[Any]) -> SweepReply:
-    reclaimed, promoted, more, lease, due, timer, event_bytes, in_line = reply[1:9]
+    reclaimed, promoted, more, lease, due, timer, event_bytes, in_line, slot = reply[1:10]
     return SweepReply(
         reclaimed,
         promoted,
@@ -53,6 +54,7 @@ def _parse_sweep(reply: list[Any]) -> SweepReply:
         timer if timer >= 0 else None,
         event_bytes,
         in_line == 1,
+        slot if slot >= 0 else None,
     )
 
 

@@ -1,14 +1,17 @@
 #!lua flags=allow-oom
 -- Takes jobs back from workers whose lease ran out, promotes what is due, arms the marker again.
 -- KEYS: meta calls timers jobs data runs results progress logs wait prioritized delayed leases failed totals events marker
+--       slots
 -- ARGV: writer, number, lease ms of the sweeper, max stalls, limit, failed keep, failed age ms (-1 none)
 -- Reply: OK, reclaimed, promoted, more to do (0 or 1), ms until the next lease ends, the next delayed job is due, the next
---        timer ends (-1 none), bytes of events written so far, work in line (0 or 1) | STALE | LAYOUT
+--        timer ends (-1 none), bytes of events written so far, work in line (0 or 1), ms until the next slot of a schedule
+--        (-1 none) | STALE | LAYOUT
 -- Events: stalled, failed, removed, waiting
 local meta_key, calls_key, timers_key, jobs_key, data_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local runs_key, results_key, progress_key, logs_key = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local wait_key, prioritized_key, delayed_key, leases_key = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 local failed_key, totals_key, events_key, marker_key = KEYS[14], KEYS[15], KEYS[16], KEYS[17]
+local slots_key = KEYS[18]
 -- include: clock
 -- include: call
 -- include: emit
@@ -22,7 +25,7 @@ local PINNED, SLICE = 1125899906842624, 100
 -- include: due
 -- include: promote
 -- include: reclaim
-if replayed then return {'OK', 0, 0, 0, 0, -1, -1, event_bytes, 0} end
+if replayed then return {'OK', 0, 0, 0, 0, -1, -1, event_bytes, 0, -1} end
 local lease, max_stalls, limit = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local swept_at = tonumber(redis.call('HGET', meta_key, 'swept_at')) or 0
 -- The latest first: slice after slice goes to the head of the line, and all of it stands there in order.
@@ -49,4 +52,4 @@ local function until_next(key)
 end
 local more = (reclaimed == limit or promoted == limit) and 1 or 0
 return {'OK', reclaimed, promoted, more, until_next(leases_key), due_in or -1, until_next(timers_key),
-  event_bytes, in_line}
+  event_bytes, in_line, until_next(slots_key)}

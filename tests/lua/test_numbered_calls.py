@@ -29,12 +29,16 @@ from eventq.commands.manage import (
     update_data,
 )
 from eventq.commands.read import count_jobs, count_priorities, get_jobs, list_finished, list_jobs
+from eventq.commands.schedules import due_schedules, remove_schedule, set_schedule
 from eventq.commands.upkeep import run_timers, sweep_queue, trim_events
 from eventq.commands.work import ClaimReply, Held, release_jobs, renew_leases, settle_and_claim
 from eventq.errors import LayoutMismatch, ScriptError
+from eventq.schedule import Standing
 from eventq.scripts import script_names
+from eventq.slots import plan_firing
 from eventq.states import JobState
 
+from . import test_schedules as schedules
 from .lab import LEASE_MS, RULES, Lab, held, new, outcome, progress
 
 OLD_TOKEN = "someone.1.0"
@@ -182,6 +186,22 @@ def _report(lab: Lab) -> Command[Any]:
     return report_events(lab.keys, "worker_started", ['{"worker":"w"}', '{"worker":"v"}'])
 
 
+def _set_schedule(lab: Lab) -> Command[Any]:
+    found = schedules.set_up(lab)
+    return set_schedule(lab.keys, "tick", found.standing, Standing(next_ms=1, fired=3), found.text)
+
+
+def _fire(lab: Lab) -> Command[Any]:
+    found = schedules.set_up(lab, data="x" * 2000, priority=2)
+    plan = plan_firing(found.definition, schedules.SLOT, schedules.SLOT + 200_000, 0)
+    return schedules.fire_at(lab, found, plan)
+
+
+def _remove_schedule(lab: Lab) -> Command[Any]:
+    schedules.set_up(lab)
+    return remove_schedule(lab.keys, "tick")
+
+
 WRITING = {
     "add_jobs": Case(_add, "jobs", same=lambda added: added.existing),
     "settle_and_claim": Case(_settle, "results", same=_claims),
@@ -205,12 +225,16 @@ WRITING = {
     "add_log": Case(_log, "logs"),
     "clear_logs": Case(_clear, "logs"),
     "report_events": Case(_report, "events"),
+    "set_schedule": Case(_set_schedule, "schedules"),
+    "fire_schedule": Case(_fire, "jobs"),
+    "remove_schedule": Case(_remove_schedule, "slots"),
     # A repeated hold is the same hold again, counted from now.
     "hold_consumer": Case(_hold, "consumers", loose="consumers"),
 }
 READING: dict[str, Callable[[Lab], Command[Any]]] = {
     "get_jobs": lambda lab: get_jobs(lab.keys, ["a"]),
     "list_jobs": lambda lab: list_jobs(lab.keys, JobState.WAITING, 0, 10, newest_first=False),
+    "get_schedules": lambda lab: due_schedules(lab.keys, 10),
     "count_jobs": lambda lab: count_jobs(lab.keys),
     "count_priorities": lambda lab: count_priorities(lab.keys, [0, 1]),
     "list_finished": lambda lab: list_finished(lab.keys, JobState.FAILED, "", 0, 10),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventq.errors import ConfigurationError, InvalidJob
-from eventq.keys import COLUMNS, QueueKeys, check_job_id, check_job_name, check_queue_name
+from eventq.keys import COLUMNS, QueueKeys, check_job_id, check_job_name, check_own_id, check_queue_name
 
 NAME = string.ascii_letters + string.digits + "._-"
 BAD_NAMES: list[Any] = ["", "a b", "a:b", "a/b", "{a}", "a\n", "\n", "ä", "a" * 129, None, 5, b"a", 'a"b', "a\\b", "a\tb"]
@@ -37,7 +37,7 @@ def test_keys_show_where_they_point() -> None:
 @given(st.text(NAME, min_size=1, max_size=128))
 def test_every_plain_name_is_taken(name: str) -> None:
     """Letters, digits, dot, underscore and dash, up to 128 of them, name queues, ids and jobs."""
-    assert name == check_queue_name(name) == check_job_id(name) == check_job_name(name)
+    assert name == check_queue_name(name) == check_own_id(name) == check_job_id(name) == check_job_name(name)
 
 
 @given(st.text(NAME + ":/ ", min_size=1, max_size=128))
@@ -60,6 +60,14 @@ def test_a_bad_queue_name_is_a_configuration_error(name: Any) -> None:
 def test_a_bad_own_id_is_an_invalid_job(name: Any) -> None:
     """An own id is refused with the value and what is allowed."""
     with pytest.raises(InvalidJob, match=r"job_id .*: must be 1 to 128 of A-Z a-z 0-9 \. _ -"):
+        check_own_id(name)
+
+
+@pytest.mark.parametrize("name", [*[name for name in BAD_NAMES if name not in ("a:b", "a" * 129)], "a" * 257])
+def test_a_bad_id_to_look_for_is_an_invalid_job(name: Any) -> None:
+    """Ids that schedules made have colons and may be longer; what no job can have is refused."""
+    assert check_job_id(f"schedule:{'a' * 128}:1795308637808")
+    with pytest.raises(InvalidJob, match=r"job_id .*: must be 1 to 256 of A-Z a-z 0-9 \. _ - :"):
         check_job_id(name)
 
 

@@ -21,9 +21,19 @@ SCRIPTS = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.lua"))}
 EVERY_FILE = SCRIPTS | {f"include/{name}": text for name, text in INCLUDES.items()}
 MOST_LINES = 120
 #: What is allowed out of memory frees or settles; what adds is refused there; what reads may not write.
-ADDING = ("add_jobs", "add_log", "change_delay", "change_priority", "promote_jobs", "retry_jobs", "update_data")
+ADDING = (
+    "add_jobs",
+    "add_log",
+    "change_delay",
+    "change_priority",
+    "promote_jobs",
+    "retry_jobs",
+    "update_data",
+    "fire_schedule",
+    "set_schedule",
+)
 REPORTING = "report_events"
-READING = ("count_jobs", "count_priorities", "get_jobs", "list_finished", "list_jobs")
+READING = ("count_jobs", "count_priorities", "get_jobs", "get_schedules", "list_finished", "list_jobs")
 #: It removes the records of calls with all the rest: a repetition is known by the epoch.
 ENDING = "obliterate_queue"
 FLAGS = (

@@ -1,0 +1,114 @@
+"""When a schedule runs: the slots its rule means, and what is to be done about those that are due. Pure: time is handed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain, islice, takewhile
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from eventq.cron import Cron
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Slots of a cron expression that one plan looks at; when more are due, the next one goes on.
+PLANNED_SLOTS: Final = 10_000
+#: With the policy "skip", a slot runs when it is at most so late.
+SKIP_LATE_MS: Final = 60_000
+_NEVER: Final = 2**53
+
+
+class Definition(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a schedule is to do, stored as JSON. Lua never reads it; defaults are left out. Times in ms, 0 for none.
+
+    anchor_ms: where slots begin: the start that was given, or the moment of the first upsert. header, spec: a job's options as
+    add_jobs takes them. missed: once, skip, or how many.
+    """
+
+    name: str
+    anchor_ms: int
+    every_ms: int = 0
+    cron: str = ""
+    timezone: str = "UTC"
+    start_ms: int = 0
+    end_ms: int = 0
+    limit: int = 0
+    header: str = "\t"
+    spec: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    missed: str | int = "once"
+
+    @property
+    def rule(self) -> tuple[int, str, str, int]:
+        """What decides about slots: while it is the same, a schedule goes on with the next slot it has."""
+        return self.every_ms, self.cron, self.timezone, self.start_ms
+
+    def slots(self, ms: int) -> Iterator[int]:
+        """Yield the slots from `ms` on (inclusive), in ms, none after the end."""
+        return takewhile(lambda slot: slot <= (self.end_ms or _NEVER), self._slots(max(ms, self.anchor_ms)))
+
+    def slots_with(self, stored_ms: int) -> Iterator[int]:
+        """Yield a stored slot, whatever time zones say today, and those after it."""
+        return chain((stored_ms,), self.slots(stored_ms + 1))
+
+    def _slots(self, ms: int) -> Iterator[int]:
+        if self.cron:
+            return Cron(self.cron, self.timezone).after(ms - 1)
+        first = ms + (self.anchor_ms - ms) % self.every_ms
+        return iter(range(first, _NEVER, self.every_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one call does about a schedule: leave slots out, run one (or none), and go on with the next (None: it has ended)."""
+
+    run_ms: int | None
+    next_ms: int | None
+    missed: int = 0
+    first_missed_ms: int = 0
+    last_missed_ms: int = 0
+
+
+def plan_firing(definition: Definition, next_ms: int, now_ms: int, fired: int) -> Plan:
+    """Return what is to be done about a schedule whose next slot is due. `fired`: how often it ran.
+
+    Of all slots up to now the latest one runs ("once"; "skip": if it is at most 60 s late), or the latest n; older ones are
+    missed. One slot runs per plan; what is left is due still.
+    """
+    kept = definition.missed if isinstance(definition.missed, int) else 1
+    missed, last_missed, run, after = _due(definition, next_ms, now_ms, kept)
+    if run is not None and definition.missed == "skip" and now_ms - run > SKIP_LATE_MS:
+        missed, last_missed, run = missed + 1, run, None
+    if run is not None and definition.limit and fired + 1 >= definition.limit:
+        after = None
+    return Plan(run, after, missed, next_ms if missed else 0, last_missed)
+
+
+def _due(definition: Definition, next_ms: int, now_ms: int, kept: int) -> tuple[int, int, int | None, int | None]:
+    """Return how many due slots are missed and the last of them, the slot to run, and the slot after that."""
+    if definition.every_ms and not (next_ms - definition.anchor_ms) % definition.every_ms:
+        until = min(now_ms, definition.end_ms or _NEVER)
+        missed = max(0, (until - next_ms) // definition.every_ms + 1 - kept)
+        run = next_ms + missed * definition.every_ms
+        return missed, run - definition.every_ms, run, next(definition.slots(run + 1), None)
+    slots = definition.slots_with(next_ms)
+    due: list[int] = []
+    after = next(slots, None)
+    while after is not None and after <= now_ms and len(due) < PLANNED_SLOTS:
+        due.append(after)
+        after = next(slots, None)
+    missed = max(0, len(due) - kept)
+    last_missed = due[missed - 1] if missed else 0
+    if after is not None and after <= now_ms:  # more are due than were looked at, so none of these is known to run
+        return missed, last_missed, None, due[missed]
+    return missed, last_missed, due[missed], due[missed + 1] if missed + 1 < len(due) else after
+
+
+def next_slots(definition: Definition, next_ms: int | None, fired: int, count: int) -> list[int]:
+    """Return the slots to come, at most `count`."""
+    if next_ms is None:
+        return []
+    left = min(count, definition.limit - fired) if definition.limit else count
+    return list(islice(definition.slots_with(next_ms), left))
