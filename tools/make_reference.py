@@ -178,13 +178,16 @@ def _events_page() -> Iterator[str]:
 
 def _facts_of_kinds() -> dict[str, set[str]]:
     """Return which fields each kind fills, as the catalogue's table says: classes share fields that not every kind fills."""
-    names = {"due": ["due_ms"], "waited": ["waited_ms"], "ran": ["ran_ms"], "trace context": ["traceparent", "tracestate"]}
     found: dict[str, set[str]] = {}
     for row in re.findall(r"^\| (.*) ?\|$", catalogue.__doc__ or "", re.MULTILINE)[2:]:
         kinds, _, facts = (cell.strip() for cell in row.split("|"))
-        words = [word.strip() for word in re.split(r", | or ", re.sub(r"\(.*?\)", "", facts))]
-        filled = {field for word in words for field in names.get(word, [word])}
-        found.update(dict.fromkeys(kinds.split(", "), filled))
+        words = re.split(r", | or ", facts.replace("trace context", "traceparent, tracestate")) if facts else []
+        for kind in kinds.split(", "):
+            cls = catalogue.STREAM_EVENTS.get(kind) or catalogue.LOCAL_EVENTS[kind]
+            fields = {field.name for field in msgspec.structs.fields(cls)}
+            found[kind] = {word if word in fields else f"{word}_ms" for word in words}
+            if unknown := found[kind] - fields:
+                raise Undescribed(f"event {kind}: the catalogue names {', '.join(sorted(unknown))}, which {cls.__name__} has not")
     return found
 
 
