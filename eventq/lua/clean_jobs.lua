@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Removes jobs of one state that have been there long enough, a slice of them per call. Of `wait` it walks from the head: what is
--- removed there is popped, further back it leaves a hole. A line is walked no further than the first job that was added too
--- late, since those behind it came later still.
+-- removed there is popped, further back it leaves a hole. A line without holes is walked no further than the first job that was
+-- added too late, since those behind it came later still.
 -- KEYS: meta calls timers jobs data runs results progress logs wait prioritized delayed leases completed failed totals
 --       events marker
 -- ARGV: writer, number, state, cutoff (ms since the epoch; '-MS': so long before now), most to remove, cursor ('' to begin),
@@ -57,11 +57,9 @@ else
   end
   if #gone > 0 then redis.call('ZREM', key, unpack(gone)) end
   if #gone == most then next_cursor = 'more' end
-  if #gone > 0 and redis.call('HGET', meta_key, 'own_ages') then
-    local kept = {}
-    for index, id in ipairs(gone) do kept[index] = 'keep ' .. id end
-    redis.call('ZREM', timers_key, unpack(kept))
-  end
+  local timers = {}
+  for index, id in ipairs(gone) do timers[index] = 'keep ' .. id end
+  if #gone > 0 then redis.call('ZREM', timers_key, unpack(timers)) end
 end
 forget(gone, previous, reason)
 if #gone > 0 and reason == 'cleaned' then emit('cleaned', {'{"count":' .. #gone .. ',"state":"' .. state .. '"}'}) end

@@ -2,6 +2,8 @@
 local at = tonumber(cursor) or 0
 local entries, seen = redis.call('LRANGE', wait_key, at, at + EXAMINED - 1), {}
 local looked, popped, is_prefix, ended = 0, 0, at == 0, #entries < EXAMINED
+-- Only where no entry is a hole is the order of the line that of its jobs: an own id that was added again stands in it twice.
+local in_order = not meta[5] or meta[5] == '0'
 if #entries > 0 then
   local records, runs = redis.call('HMGET', jobs_key, unpack(entries)), redis.call('HMGET', runs_key, unpack(entries))
   for index, id in ipairs(entries) do
@@ -9,18 +11,22 @@ if #entries > 0 then
     if records[index] and not seen[id] then from, is_plain = since(records[index], runs[index]) end
     if from and from > cutoff then
       is_prefix = false
-      if is_plain then ended = true end
-    elseif from then
-      if #gone == most then
-        ended = false
+      looked = index
+      if is_plain and in_order then
+        ended = true
         break
       end
-      gone[#gone + 1] = id
-      seen[id] = true
+    elseif from and #gone == most then
+      ended = false
+      break
+    else
+      if from then
+        gone[#gone + 1] = id
+        seen[id] = true
+      end
+      looked = index
+      if is_prefix then popped = index end
     end
-    looked = index
-    if is_prefix then popped = index end
-    if ended and from and from > cutoff then break end
   end
 end
 if popped > 0 then redis.call('LPOP', wait_key, popped) end
