@@ -14,7 +14,7 @@ __all__ = ["add_looking"]
 
 def add_looking(app: typer.Typer) -> None:
     """Add them."""
-    for command in (queues, jobs, job, doctor):
+    for command in (queues, jobs, job, schedules, schedule, doctor):
         app.command(rich_help_panel=LOOKING)(command)
 
 
@@ -72,6 +72,35 @@ def job(
         from eventq.cli.opening import Place
 
         print_job(queue, job_id, Place(url=url, prefix=prefix, tag=tag), as_json=as_json)
+
+
+def schedules(
+    queue: QueueName, *, url: Url = None, prefix: Prefix = "eventq", tag: Tag = None, as_json: JsonLines = False
+) -> None:
+    """List a queue's schedules by their next run, those that are paused or have ended last."""
+    with exit_codes():
+        from eventq.cli.opening import Place
+        from eventq.cli.schedules import print_schedules
+
+        print_schedules(queue, Place(url=url, prefix=prefix, tag=tag), as_json=as_json)
+
+
+def schedule(
+    queue: QueueName,
+    schedule_id: Annotated[str, typer.Argument(metavar="ID", help="The schedule's id.")],
+    *,
+    url: Url = None,
+    prefix: Prefix = "eventq",
+    tag: Tag = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="How many of its next runs to show.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Show one schedule and when it runs next. `pause`, `resume` and `remove` take --schedule ID."""
+    with exit_codes():
+        from eventq.cli.opening import Place
+        from eventq.cli.schedules import print_schedule
+
+        print_schedule(queue, schedule_id, Place(url=url, prefix=prefix, tag=tag), runs, as_json=as_json)
 
 
 def doctor(

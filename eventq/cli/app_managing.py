@@ -12,6 +12,9 @@ from eventq.cli.runtime import exit_codes
 __all__ = ["add_managing"]
 
 JobIds = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of jobs.", show_default=False)]
+ScheduleId = Annotated[
+    str | None, typer.Option("--schedule", metavar="ID", help="Not the queue: this schedule of it.", show_default=False)
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.", show_default="no limit")]
 
 
@@ -85,16 +88,19 @@ def promote(
 
 def remove(
     queue: QueueName,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs.")],
+    ids: JobIds = None,
     *,
     url: Url = None,
     prefix: Prefix = "eventq",
     tag: Tag = None,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", metavar="ID", help="Not jobs: this schedule.", show_default=False)
+    ] = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Remove jobs with all that is stored of them. Running ones are left.
+    """Remove jobs with all that is stored of them, or a schedule. Running jobs are left.
 
     Exit code 0: all of them. 1: declined, or some are running or not there; the others are removed.
     """
@@ -103,27 +109,56 @@ def remove(
         from eventq.cli.manage import carry_out
         from eventq.cli.opening import Place
         from eventq.cli.orders import remove_order
+        from eventq.cli.runtime import UsageError
+        from eventq.cli.schedules import remove_schedule_order
 
+        if bool(ids) == (schedule is not None):
+            raise UsageError("give the ids of the jobs, or --schedule ID" + (", not both" if ids else ""))
+        order = remove_order(ids or ()) if schedule is None else remove_schedule_order(schedule)
         place, consent = Place(url=url, prefix=prefix, tag=tag), Consent(yes=yes, dry_run=dry_run)
-        raise typer.Exit(carry_out(remove_order(ids), queue, place, consent, as_json=as_json))
+        raise typer.Exit(carry_out(order, queue, place, consent, as_json=as_json))
 
 
-def pause(queue: QueueName, *, url: Url = None, prefix: Prefix = "eventq", tag: Tag = None, as_json: Json = False) -> None:
-    """Stop claiming on every worker. Running jobs finish, adding goes on."""
+def pause(
+    queue: QueueName,
+    *,
+    url: Url = None,
+    prefix: Prefix = "eventq",
+    tag: Tag = None,
+    schedule: ScheduleId = None,
+    as_json: Json = False,
+) -> None:
+    """Stop claiming on every worker, or stop a schedule. Running jobs finish, adding goes on."""
     with exit_codes():
-        from eventq.cli.opening import Place
-        from eventq.cli.pausing import set_paused
-
-        set_paused(queue, Place(url=url, prefix=prefix, tag=tag), paused=True, as_json=as_json)
+        _set_paused(queue, schedule, url, prefix, tag, paused=True, as_json=as_json)
 
 
-def resume(queue: QueueName, *, url: Url = None, prefix: Prefix = "eventq", tag: Tag = None, as_json: Json = False) -> None:
-    """Let workers claim again."""
+def resume(
+    queue: QueueName,
+    *,
+    url: Url = None,
+    prefix: Prefix = "eventq",
+    tag: Tag = None,
+    schedule: ScheduleId = None,
+    as_json: Json = False,
+) -> None:
+    """Let workers claim again, or a schedule go on with its next slot."""
     with exit_codes():
-        from eventq.cli.opening import Place
-        from eventq.cli.pausing import set_paused
+        _set_paused(queue, schedule, url, prefix, tag, paused=False, as_json=as_json)
 
-        set_paused(queue, Place(url=url, prefix=prefix, tag=tag), paused=False, as_json=as_json)
+
+def _set_paused(
+    queue: str, schedule: str | None, url: str | None, prefix: str, tag: str | None, *, paused: bool, as_json: bool
+) -> None:
+    from eventq.cli.opening import Place
+    from eventq.cli.pausing import set_paused
+    from eventq.cli.schedules import set_schedule_paused
+
+    place = Place(url=url, prefix=prefix, tag=tag)
+    if schedule is None:
+        set_paused(queue, place, paused=paused, as_json=as_json)
+    else:
+        set_schedule_paused(queue, schedule, place, paused=paused, as_json=as_json)
 
 
 def drain(

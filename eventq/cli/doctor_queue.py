@@ -11,8 +11,9 @@ from eventq.cli.text import age, number
 from eventq.commands.events import first_entry, server_time
 from eventq.commands.inspect import consumers, count_scores, first_of_set, line_length, queue_meta, stream_length
 from eventq.commands.read import count_jobs, get_jobs, list_jobs
+from eventq.commands.schedules import list_schedules
 from eventq.limits import EVENT_RETENTION, READER_LIVE_MS
-from eventq.records import StoredJob
+from eventq.records import StoredJob, UnreadableRecord
 from eventq.states import JobState
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from eventq.client import AsyncRunner
     from eventq.commands.events import Entry
+    from eventq.commands.schedules import Schedules
     from eventq.keys import QueueKeys
 
 __all__ = ["examine_queue"]
@@ -99,6 +101,7 @@ async def _overdue(runner: AsyncRunner, keys: QueueKeys, queue: QueueState) -> F
     first = await runner.run_verb(first_of_set(keys, "leases" if lost else "delayed"))
     late = age((queue.now_ms - first[1]) / 1000) if first else ""
     advice = f"their worker is gone and nobody looks after the queue: start a worker, or `eventq scheduler {queue.name}`"
+    schedules = await runner.run(list_schedules(keys, 0, 1))
     if lost:
         return queue.found(
             "leases", PROBLEM, f"{number(lost)} jobs count as running though their lease ended up to {late} ago", advice
@@ -106,7 +109,19 @@ async def _overdue(runner: AsyncRunner, keys: QueueKeys, queue: QueueState) -> F
     if due:
         message = f"{number(due)} delayed jobs were due up to {late} ago and are not in line"
         return queue.found("delayed", PROBLEM, message, f"start a worker, or `eventq scheduler {queue.name}`")
-    return None
+    return _late_schedule(queue, schedules)
+
+
+def _late_schedule(queue: QueueState, read: Schedules) -> Finding | None:
+    """Look at the schedule that runs next."""
+    schedule = read.found[0] if read.found else None
+    if isinstance(schedule, UnreadableRecord):
+        return queue.found("schedules", PROBLEM, str(schedule), "upsert it again, or remove it")
+    if schedule is None or schedule.standing.next_ms is None or schedule.standing.next_ms > queue.now_ms - _OVERDUE_MS:
+        return None
+    late = age((queue.now_ms - schedule.standing.next_ms) / 1000)
+    message = f"schedule {schedule.id} should have run {late} ago"
+    return queue.found("schedules", PROBLEM, message, f"start a worker, or `eventq scheduler {queue.name}`")
 
 
 async def _oldest(runner: AsyncRunner, keys: QueueKeys, queue: QueueState) -> Finding | None:

@@ -23,6 +23,7 @@ import redis
 from eventq.cli import main
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PATIENCE = 20.0
@@ -129,11 +130,20 @@ def _read(leader: int) -> bytes:
         return b""
 
 
-def dump(client: redis.Redis, queue_name: str) -> dict[bytes, bytes]:
-    """Return all that is stored of a queue."""
-    found: dict[bytes, bytes] = {}
+def dump(client: redis.Redis, queue_name: str) -> dict[bytes, Any]:
+    """Return all that is stored of a queue, by key."""
+    # Not DUMP: its bytes say how a table happens to be laid out, and that changes while it is only read.
+    readers: dict[bytes, Callable[[bytes], Any]] = {
+        b"hash": client.hgetall,
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+        b"stream": client.xrange,
+        b"string": client.get,
+    }
+    found: dict[bytes, Any] = {}
     for key in client.scan_iter(match=f"*{{{queue_name}*", count=1000):
-        found[key] = client.dump(key) or b""
+        kind: Any = client.type(key)
+        found[key] = readers[kind](key)
     return found
 
 

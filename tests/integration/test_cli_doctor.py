@@ -176,6 +176,20 @@ async def test_nobody_looks_after_it(url: str, queue_name: str, node_url: str, r
         await patient.says("upkeep", "ok", "and nothing to do")
 
 
+async def test_late_schedule(url: str, queue_name: str, node_url: str, redis_client: redis.Redis) -> None:
+    """One that nobody fired in time; one that cannot be read."""
+    async with Queue(queue_name, url=url) as queue:
+        patient = Patient(queue, node_url, redis_client)
+        await queue.upsert_schedule("hourly", every=3600)
+        assert not await patient.found("schedules")
+        record: Any = redis_client.hget(patient.keys["schedules"], "hourly")
+        revision, _, rest = record.decode().split("\t", 2)
+        redis_client.hset(patient.keys["schedules"], "hourly", f"{revision}\t{now_ms() - 180_000}\t{rest}")
+        await patient.says("schedules", "problem", "schedule hourly should have run 3 min ago")
+        redis_client.hset(patient.keys["schedules"], "hourly", "nonsense")
+        await patient.says("schedules", "problem", "'hourly': the stored record is unreadable")
+
+
 async def test_the_line(patient: Patient, queue: Queue[Any, Any]) -> None:
     """Long waits and paused queues with jobs in line are worth a warning."""
     await patient.says("line", "ok", "3 jobs in line")
