@@ -13,32 +13,20 @@ import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from importlib.resources import files
 
 import hypothesis
 import pytest
 import redis
 
-from eventq import scripts
-
+from .moved_clock import MOVE_TIME, PRODUCTION_CLOCK, READ_TIME, let_clocks_move
 from .packaging.wheel import extras_env, wheel, wheel_env
 from .servers import ServerKind, TestServer, chosen_kind, find_binary, missing_reason, wants_cluster
 from .tls import tls_missing_reason
 from .topologies import RoamingRedis, TestCluster
 
-__all__ = ["extras_env", "wheel", "wheel_env"]
+__all__ = ["MOVE_TIME", "PRODUCTION_CLOCK", "READ_TIME", "extras_env", "wheel", "wheel_env"]
 
-# Tests move time on the server, for one queue at a time. The text that ships has no such override: here the reply of
-# TIME is moved, before anything is made of it.
-READ_TIME = "local time = redis.call('TIME')\n"
-MOVE_TIME = """\
-local clock_offset = tonumber(redis.call('HGET', meta_key, 'clock_offset')) or 0
-local moved_us = time[1] * 1000000 + time[2] + clock_offset * 1000
-time = {math.floor(moved_us / 1000000), moved_us % 1000000}
-"""
-PRODUCTION_CLOCK = (files("eventq") / "lua" / "include" / "clock.lua").read_text()
-assert READ_TIME in PRODUCTION_CLOCK, "the clock include reads time in another way; the tests' clock must follow"
-scripts.replace_include("clock", PRODUCTION_CLOCK.replace(READ_TIME, READ_TIME + MOVE_TIME))
+let_clocks_move()
 
 # Examples run against real servers on machines that are busy with the other half of the suite.
 hypothesis.settings.register_profile("eventq", deadline=None)
