@@ -52,7 +52,9 @@ async def examine_records(runner: AsyncRunner, keys: QueueKeys) -> list[Finding]
         return findings
     stored = await runner.run_verb(hash_size(keys, "jobs"))
     how = "all" if stored <= SAMPLE else f"a sample of {number(SAMPLE)}"
-    return [Finding(keys.name, "records", OK, f"{how} of {number(stored)} looked at")]
+    long = await runner.run_verb(line_length(keys)) > _LINE
+    but = f"; not whether waiting ones stand in line, which is longer than {number(_LINE)}" if long else ""
+    return [Finding(keys.name, "records", OK, f"{how} of {number(stored)} looked at{but}")]
 
 
 class _Checks:

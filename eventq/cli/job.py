@@ -187,7 +187,8 @@ def _shown(text: str | None) -> str:
 
 
 def _how_complete(timeline: Timeline) -> str:
-    told = f"{number(len(timeline.events))} events"
+    count = len(timeline.events)
+    told = f"{number(count)} {'event' if count == 1 else 'events'}"
     if timeline.complete:
         return f"{told}, from its add on"
     begins = f"begins at {local_time(timeline.begins_ms)}" if timeline.begins_ms else "is empty"

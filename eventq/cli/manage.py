@@ -97,7 +97,8 @@ async def _act(order: Order, queue_name: str, place: Place) -> Done:
                 return await order.act(queue, handled.telling(show))
         except BaseException:
             if handled.count:
-                say(f"{order.command} was stopped after {handled.count} jobs: these are done, say it again for the rest")
+                done = f"after {handled.count} jobs or a few more"
+                say(f"{order.command} was stopped {done}: these are done, say it again for the rest")
             raise
 
 

@@ -145,7 +145,9 @@ async def test_history_says_when_it_is_cut(cli: CommandLine, filled: str, redis_
     stream = f"eventq:{{{filled}}}:{filled}:events"
     for _ in range(100):  # foreign entries, more than a page of them
         redis_client.xadd(stream, {"any": "thing"})
-    assert (await cli("job", filled, "bad", "--json")).document["timeline_complete"]
+    facts = (await cli("job", filled, "bad", "--json")).document
+    assert (True, 8) == (facts["timeline_complete"], len({event["seq"] for event in facts["timeline"]}))
+    assert 8 == len(facts["timeline"])
     entries: Any = redis_client.xrange(stream)
     retried = next(entry for entry, fields in entries if fields[b"kind"] == b"retrying")
     redis_client.xtrim(stream, minid=retried, approximate=False)

@@ -165,6 +165,19 @@ async def test_clean_removes_what_it_said(
     assert ALL | {state: 2} == await counts(queue)
 
 
+async def test_clean_counts_from_when_a_job_came_into_line(
+    cli: CommandLine, queue: Queue[Any, Any], redis_client: redis.Redis
+) -> None:
+    """One that was added long ago and retried just now waits since just now; a damaged record is as old as can be."""
+    make_old(redis_client, queue.name, ["fail-1", "wait-1", "late-1"], 3 * DAY_MS)
+    await cli("retry", queue.name, "fail-1")
+    await cli("promote", queue.name, "late-1")
+    redis_client.hset(f"eventq:{{{queue.name}}}:{queue.name}:jobs", "wait-2", "nonsense")
+    clean = ("clean", queue.name, "--state", "waiting", "--grace", "1d", "--json")
+    assert 2 == (await cli(*clean, "--dry-run")).document["count"]
+    assert {"wait-1", "wait-2"} == set((await cli(*clean, "--yes")).document["ids"])
+
+
 async def test_clean_of_a_paused_queue_and_of_priorities(cli: CommandLine, queue: Queue[Any, Any]) -> None:
     """`paused` are the waiting jobs of a paused queue, and then nothing is `waiting`."""
     for state, running, paused in (("waiting", 5, 0), ("paused", 0, 5), ("prioritized", 5, 5)):
