@@ -32,6 +32,8 @@ from eventq.queue_events import EventStream
 from eventq.schedule import Schedule
 from eventq.scheduler import QueueScheduler
 from eventq.states import JobState
+from eventq.sync_job import SyncJob
+from eventq.sync_queue import SyncQueue
 from eventq.worker import Worker
 
 try:
@@ -70,6 +72,8 @@ __all__ = [
     "ScheduleNotFound",
     "ScriptError",
     "ServerRefused",
+    "SyncJob",
+    "SyncQueue",
     "Unrecoverable",
     "Worker",
     "__version__",

@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
+from eventq.client.faults import unavailable
 from eventq.client.opening import open_sync
 from eventq.client.recovery import LONGEST_PAUSE, Recovery
 from eventq.client.runner import WRITER_LENGTH
-from eventq.client.wire import pack
+from eventq.client.wire import hang_up, pack
 from eventq.commands.core import Command
+from eventq.errors import ConfigurationError, QueueUnavailable
 from eventq.ids import random_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from eventq.client.server import Server
     from eventq.client.wire import SyncConnection
     from eventq.commands.core import Steps, Verb
@@ -25,7 +31,10 @@ R = TypeVar("R")
 
 
 class SyncRunner:
-    """Runs commands on one blocking connection, one at a time, from any thread. As AsyncRunner otherwise."""
+    """Runs commands on one blocking connection, one at a time, from any thread. As AsyncRunner otherwise.
+
+    patience: counted from when a call is made, so the wait for its turn is part of it. `until` (monotonic) ends it sooner.
+    """
 
     def __init__(
         self,
@@ -41,45 +50,64 @@ class SyncRunner:
         self._patience = patience
         self._longest_pause = longest_pause
         self._client_name = client_name
-        self._connection: SyncConnection | None = None
+        self._is_closed = False
+        #: How often it has connected: a reader looks whether it still talks to the server it knew.
+        self.connects = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with no connection, no writer and no call in flight: at first, and in a forked child."""
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        if self._is_closed:
+            self._stopped.set()
         self._pid = -1
+        self._writer, self._number = "", 0
+        #: The connection that can be used, and the one whose reply is to come.
+        self._connection: SyncConnection | None = None
+        self._busy: SyncConnection | None = None
         self._node = ""
-        self._writer = ""
-        self._number = 0
+        #: What the last call came to, when nobody answered it.
+        self._fault: BaseException | None = None
 
-    def run(self, command: Command[R]) -> R:
+    def run(self, command: Command[R], *, until: float = inf) -> R:
         """Send a script call and return its parsed reply. One round trip; a lost reply is asked for again by number."""
+        until = min(until, monotonic() + self._patience)
         with self._lock:
             self._own()
             if command.numbered:
                 self._number += 1
             words = command.words(self._writer, self._number)
-            reply = self._persist(f"script {command.script.name}", words, command.script.text)
+            reply = self._persist(f"script {command.script.name}", words, command.script.text, until)
         return command.read(reply)
 
-    def run_verb(self, verb: Verb[R]) -> R:
-        """Send one plain Redis command."""
+    def run_verb(self, verb: Verb[R], *, block: float = 0.0, until: float = inf) -> R:
+        """Send one plain Redis command; `block` is how long the server itself may hold the reply back (seconds)."""
+        until = min(until, monotonic() + self._patience)
         with self._lock:
             self._own()
-            return verb.parse(self._persist(str(verb.words[0]), list(verb.words), None))
+            return verb.parse(self._persist(str(verb.words[0]), verb.words, None, until, block))
 
-    def perform(self, steps: Steps[R]) -> R:
+    def perform(self, steps: Steps[R], *, until: float = inf) -> R:
         """Send the calls of an operation, one after the other; return what it comes to. Raises what a call or a check raises."""
         try:
             call = next(steps)
             while True:
-                call = steps.send(self.run(call) if isinstance(call, Command) else self.run_verb(call))
+                reply = self.run(call, until=until) if isinstance(call, Command) else self.run_verb(call, until=until)
+                call = steps.send(reply)
         except StopIteration as done:
             return cast("R", done.value)
 
     def stop(self) -> None:
-        """End what is repeated: a call that waits to be sent again raises QueueUnavailable now. Safe in another thread."""
+        """End what is waited for: a call in flight raises QueueUnavailable now, a later one ConfigurationError. In any thread."""
+        self._is_closed = True
         self._stopped.set()
+        if self._pid == os.getpid() and (connection := self._busy) is not None:
+            hang_up(connection)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; a call in flight ends with an error, a later one too."""
+        self.stop()
         with self._lock:
             self._drop()
 
@@ -87,13 +115,19 @@ class SyncRunner:
         if self._pid != os.getpid():
             self._connection, self._pid = None, os.getpid()
             self._writer, self._number = random_text(WRITER_LENGTH), 0
+        if self._is_closed:
+            raise ConfigurationError("this object is closed; make a new one")
 
-    def _persist(self, what: str, words: list[str | int], script: str | None) -> Any:
+    def _persist(self, what: str, words: Sequence[str | int], script: str | None, until: float, block: float = 0.0) -> Any:
+        left = until - monotonic()
+        if left <= 0 and self._fault is not None:
+            # Its patience went by while it waited behind a call that nobody answered: whoever queues up learns it together.
+            raise unavailable(what, self._server.where, self._patience, self._fault) from self._fault
         recovery = Recovery(
             self._server,
             what,
             is_script=script is not None,
-            patience=self._patience,
+            patience=max(0.0, left),
             longest_pause=self._longest_pause,
             tried=self._node,
         )
@@ -101,20 +135,52 @@ class SyncRunner:
             try:
                 connection = self._connection or self._connect(recovery)
                 if recovery.load and script is not None:
-                    connection.send_packed_command([pack(["SCRIPT", "LOAD", script])], check_health=False)
-                    connection.read_response()
+                    self._exchange(connection, ["SCRIPT", "LOAD", script])
                     recovery.load = False
-                connection.send_packed_command([pack(words)], check_health=False)
-                return connection.read_response()
+                reply = self._exchange(connection, words, block)
             except (RedisError, OSError) as fault:
-                pause = recovery.after(fault, is_closed=self._stopped.is_set())
-                if recovery.drop:
-                    self._drop()
-                self._stopped.wait(pause)
+                self._stopped.wait(self._after(fault, recovery))
+            else:
+                self._fault = None
+                return reply
+
+    def _after(self, fault: Exception, recovery: Recovery) -> float:
+        """Return how long to wait before the next try. Raises when there is to be none."""
+        try:
+            return recovery.after(fault, is_closed=self._is_closed)
+        except QueueUnavailable:
+            self._fault = fault
+            raise
+        finally:
+            if recovery.drop:
+                self._drop()
+
+    def _exchange(self, connection: SyncConnection, words: Sequence[str | int], block: float = 0.0) -> Any:
+        # It comes back when its reply is read: whatever strikes in between (Ctrl-C may at any moment), the next call does not
+        # find it, and so is never answered by what is still to come.
+        self._connection, self._busy = None, connection
+        try:
+            connection.send_packed_command([pack(words)], check_health=False)
+            if block and not connection.can_read(self._timeout + block):
+                connection.disconnect()
+                raise TimeoutError(f"no reply within {self._timeout + block:g} seconds")
+            reply = connection.read_response()
+        except ResponseError:  # a reply, too
+            self._connection = connection
+            raise
+        finally:
+            self._busy = None
+        self._connection = connection
+        return reply
 
     def _connect(self, recovery: Recovery) -> SyncConnection:
         self._node = recovery.tried = recovery.node or self._server.next_node()
-        self._connection = connection = open_sync(self._server, self._client_name, self._timeout, self._node)
+        connection = open_sync(self._server, self._client_name, self._timeout, self._node)
+        if self._is_closed:
+            connection.disconnect()
+            raise ConfigurationError("this object was closed meanwhile")
+        self._connection = connection
+        self.connects += 1
         return connection
 
     def _drop(self) -> None:

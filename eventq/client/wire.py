@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import hiredis
@@ -43,6 +45,10 @@ class SyncConnection(Protocol):
     def read_response(self) -> Any:
         """Read one reply; an error reply is raised."""
 
+    def can_read(self, timeout: float) -> bool:
+        """Wait so many seconds at most for a reply to begin."""
+        ...
+
     def disconnect(self) -> None:
         """Close the socket."""
 
@@ -54,3 +60,12 @@ _pack = cast("Callable[[tuple[str | int, ...]], bytes]", hiredis.pack_command)  
 def pack(words: Sequence[str | int]) -> bytes:
     """Return a command as it goes over the wire."""
     return _pack(tuple(words))
+
+
+def hang_up(connection: SyncConnection) -> None:
+    """End a connection that another thread reads from: that one is told, and closes it."""
+    raw: socket.socket | None = getattr(connection, "_sock", None)  # nothing of redis-py's own leaves it to the reader to close
+    if raw is not None:
+        with contextlib.suppress(OSError):
+            # Not SSLSocket.shutdown, which takes away what the reader is using.
+            socket.socket.shutdown(raw, socket.SHUT_RDWR)

@@ -19,6 +19,7 @@ from eventq import (
     Queue,
     QueueScheduler,
     Retry,
+    SyncQueue,
     Unrecoverable,
     Worker,
 )
@@ -183,3 +184,19 @@ async def all_in_one() -> None:
     await jobs.close()
     async with JobQueue("emails", Email, send) as again:
         await again.add_job("welcome", Email("a@b.c"))
+
+
+def without_a_loop() -> None:
+    """The same calls without `await`."""
+    with SyncQueue("emails", Email, result_type=str, url="redis://localhost:6379") as queue:
+        job = queue.add("welcome", Email("a@b.c"), delay=5, priority=1)
+        assert_type(job.data, Email)
+        assert_type(job.result(timeout=timedelta(seconds=5).total_seconds()), str)
+        job.change_priority(2, lifo=True)
+        job.update_data(Email("d@e.f"))
+        assert_type(queue.add_bulk([NewJob("bye", Email("d@e.f"))])[0].get_state(), JobState)
+        assert_type(queue.get_jobs("waiting")[0].data, Email)
+        assert_type(queue.clean(timedelta(days=1), 100, JobState.FAILED), list[str])
+        assert_type(queue.upsert_schedule("daily", cron="0 8 * * *", data=Email("a@b.c")).data, Email)
+    anything: SyncQueue = SyncQueue("anything")
+    anything.add("ping", {"any": ["JSON", 1]}).log("added")

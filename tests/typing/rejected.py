@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypedDict
 
-from eventq import Backoff, Job, JobOptions, JobQueue, Keep, NewJob, Queue, Worker
+from eventq import Backoff, Job, JobOptions, JobQueue, Keep, NewJob, Queue, SyncQueue, Worker
 from eventq.events import CompletedEvent, DrainedEvent
 
 
@@ -111,3 +111,18 @@ async def all_in_one(jobs: JobQueue[Email]) -> None:
     """The same through JobQueue."""
     await jobs.add_job("welcome", Letter("High Street"))  # error
     await jobs.get_job_status(5)  # error
+
+
+def without_a_loop(queue: SyncQueue[Email, str]) -> None:
+    """The same without `await`, which there is nothing for."""
+    queue.add("welcome", Letter("High Street"))  # error
+    queue.add("welcome", Email("a@b.c"), prio=1)  # error
+    number: int = queue.add("welcome", Email("a@b.c")).result()  # error
+    queue.add_bulk([NewJob("welcome", Letter("High Street"))])  # error
+    queue.on("completed")  # error
+    print(number)
+
+
+async def with_a_loop(queue: SyncQueue[Email, str]) -> None:
+    """It is not awaited."""
+    await queue.add("welcome", Email("a@b.c"))  # error

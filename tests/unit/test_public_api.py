@@ -34,7 +34,7 @@ sys.addaudithook(watch)
 import eventq
 imported = list(seen)
 queue = eventq.Queue("q")
-objects = [queue, eventq.Worker(queue, print), eventq.QueueScheduler(queue), eventq.JobQueue("q", int, print), queue.events("me")]
+objects = [queue, eventq.Worker(queue, print), eventq.QueueScheduler(queue), eventq.JobQueue("q", int, print), queue.events("me"), eventq.SyncQueue("q")]
 repr(objects)
 print(json.dumps({
     "imported": [name for name in imported if name not in ("os.listdir",)],
@@ -101,7 +101,7 @@ def test_importing_does_nothing(report: dict[str, Any]) -> None:
 
 
 def test_making_objects_opens_nothing(report: dict[str, Any]) -> None:
-    """Queue, Worker, QueueScheduler, JobQueue and readers open nothing until they are used."""
+    """Queue, SyncQueue, Worker, QueueScheduler, JobQueue and readers open nothing until they are used."""
     assert report["made"] == []
 
 
