@@ -32,7 +32,7 @@ ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathm
 #: Turns of the year, and all days with a change of clocks in one of the zones in between.
 TURNS = ("2026-12-31", "2027-03-14", "2027-03-28", "2027-04-04", "2027-10-03", "2027-10-31", "2027-11-07", "2027-12-31")
 #: Minutes and hours, and whether every named time counts once (else clocks are followed as they are seen).
-RULES = (("10,40", "0-3,23", True), ("*/20", "1,2", False))
+RULES = (("5,25,45", "0-3,23", True), ("*/20", "1,2", False))
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ FULL = Plan(schedulers=20, slow=5, turns=TURNS, least_slots=1000)
 
 def slots(zone: str, rule: tuple[str, str, bool], start: datetime, end: datetime) -> Iterator[int]:
     """Yield what a clock on the wall of that zone comes to, looked at once a minute, by means that eventq does not use (ms)."""
-    minutes = {minute for minute in range(60) if (minute % 20 == 0 if rule[0] == "*/20" else minute in (10, 40))}
+    minutes = {minute for minute in range(60) if (minute % 20 == 0 if rule[0] == "*/20" else minute in (5, 25, 45))}
     hours = {1, 2} if rule[1] == "1,2" else {0, 1, 2, 3, 23}
     place = ZoneInfo(zone)
     seen = start.astimezone(place).replace(tzinfo=None) - timedelta(minutes=1)
