@@ -83,9 +83,9 @@ class Patient:
 
 
 @pytest.fixture
-def patient(queue: Queue[Any, Any], node_url: str, redis_client: redis.Redis) -> Patient:
+def patient(queue: Queue[Any, Any], url: str, redis_client: redis.Redis) -> Patient:
     """The queue on the table."""
-    return Patient(queue, node_url, redis_client)
+    return Patient(queue, url, redis_client)
 
 
 def now_ms() -> int:
@@ -151,18 +151,20 @@ async def test_orphans(patient: Patient) -> None:
         await patient.says("orphans", "warning", f"`{column}` holds something of 1 jobs that are not stored: nobody")
 
 
-async def test_another_layout(patient: Patient) -> None:
+async def test_another_layout(url: str, queue_name: str, redis_client: redis.Redis) -> None:
     """Told, and nothing else is looked at."""
-    before = patient.redis.hget(patient.keys["meta"], "layout")
-    patient.redis.hset(patient.keys["meta"], "layout", "2")
-    await patient.says("layout", "problem", "layout 2")
-    patient.redis.hset(patient.keys["meta"], "layout", before or b"")
+    async with Queue(queue_name, url=url) as queue:
+        await queue.add("a")
+        patient = Patient(queue, url, redis_client)
+        redis_client.hset(patient.keys["meta"], "layout", "2")
+        await patient.says("layout", "problem", "layout 2")
+        assert not await patient.found("upkeep")
 
 
-async def test_nobody_looks_after_it(url: str, queue_name: str, node_url: str, redis_client: redis.Redis) -> None:
+async def test_nobody_looks_after_it(url: str, queue_name: str, redis_client: redis.Redis) -> None:
     """No sweep for long, or ever, is a problem where there is work; overdue leases and due jobs even more."""
     async with Queue(queue_name, url=url) as queue:
-        patient = Patient(queue, node_url, redis_client)
+        patient = Patient(queue, url, redis_client)
         await queue.add("later", delay=1000)
         await patient.says("upkeep", "problem", "no worker or scheduler was ever seen, and 1 jobs are to be done")
         redis_client.hset(patient.keys["meta"], "swept_at", now_ms() - 600_000)
@@ -176,10 +178,10 @@ async def test_nobody_looks_after_it(url: str, queue_name: str, node_url: str, r
         await patient.says("upkeep", "ok", "and nothing to do")
 
 
-async def test_late_schedule(url: str, queue_name: str, node_url: str, redis_client: redis.Redis) -> None:
+async def test_late_schedule(url: str, queue_name: str, redis_client: redis.Redis) -> None:
     """One that nobody fired in time; one that cannot be read."""
     async with Queue(queue_name, url=url) as queue:
-        patient = Patient(queue, node_url, redis_client)
+        patient = Patient(queue, url, redis_client)
         await queue.upsert_schedule("hourly", every=3600)
         assert not await patient.found("schedules")
         record: Any = redis_client.hget(patient.keys["schedules"], "hourly")
