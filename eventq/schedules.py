@@ -51,6 +51,8 @@ class Scheduling(Generic[DataT, ResultT]):
         default options fill in. missed: of the slots that nobody fired in time, "once" runs the latest, "skip" runs it only
         when it is not later than 60 s, a number n (to 1000) runs the latest n; older ones are told as `schedule_missed`.
 
+        A new schedule is noticed within a second, later slots are fired to the millisecond by whoever wakes first.
+
         Call it at every start of the program: with the same every, cron, timezone and start the schedule goes on as it was, with
         another of these it begins anew now. A paused one stays paused. Two round trips, one when nothing is to be changed. If
         cancelled, it may have been changed. Raises ConfigurationError, InvalidJob (nothing changed), QueueUnavailable.

@@ -93,10 +93,10 @@ class Passage:
                     schedule_id, cron=f"{rule[0]} {rule[1]} * * *", timezone=zone, start=start, end=end, missed=1000
                 )
                 self.expected.update((schedule_id, slot) for slot in slots(zone, rule, start, end))
-        while (left := (end - self._now()).total_seconds()) > -60:
-            self._clock.advance(self._queue.name, min(left + 61, self._chance.uniform(60, 3 * 3600)))
+        while (left := (end - self._now()).total_seconds()) > 0:
+            self._clock.advance(self._queue.name, min(left + 1, self._chance.uniform(60, 3 * 3600)))
             self._moves += 1
-            if left < 0 or self._chance.random() < 0.8:
+            if self._now() > end or self._chance.random() < 0.8:
                 await self._wait_until(self._nothing_is_due, 20)
                 # What was fired is gone at once, so that a slot fired again would not find its job.
                 await self._queue.drain()

@@ -97,11 +97,11 @@ async def test_a_worker_runs_what_its_schedule_says(url: str, queue_name: str) -
     """The first slot of an interval is now, whoever has a worker running has a scheduler, and the job knows what it needs."""
     ran: asyncio.Queue[Job[Any, Any]] = asyncio.Queue()
     async with Queue(queue_name, url=url) as queue, Recorder(queue) as recorder, Worker(queue, ran.put):
-        schedule = await queue.upsert_schedule("tick", every=1, name="report", data={"to": "x"}, options=JobOptions(attempts=3))
+        schedule = await queue.upsert_schedule("tick", every=2, name="report", data={"to": "x"}, options=JobOptions(attempts=3))
         jobs = [await asyncio.wait_for(ran.get(), 10) for _ in range(2)]
         assert schedule.next_run is not None
         added = (await recorder.wait(AddedEvent, 2))[:2]
-    slots = [schedule.next_run, schedule.next_run + timedelta(seconds=1)]
+    slots = [schedule.next_run, schedule.next_run + timedelta(seconds=2)]
     assert [(job.name, job.data, job.max_attempts) for job in jobs] == [("report", {"to": "x"}, 3)] * 2
     assert [event.slot for event in added] == slots
     assert [job.id for job in jobs] == [f"schedule:tick:{slot.timestamp() * 1000:.0f}" for slot in slots]
