@@ -31,6 +31,10 @@ _NOTE: Final = "<!-- Made by tools/make_reference.py from the code: change the c
 #: What docstrings leave out because it is the same everywhere.
 ARGUMENTS: Final = {
     "name": "the queue's name",
+    "schedule_id": "an id of your own",
+    "timezone": "an IANA name, for `cron`",
+    "start": "nothing runs before it",
+    "data": "of the jobs",
     "data_type": "what the jobs' data are; checked when added and before a processor sees them. Without one any JSON",
     "result_type": "what processors return; checked when it is stored and when it is read. Without one any JSON",
     "queue": "a Queue, or the name of one with `url`",
@@ -210,9 +214,16 @@ def _options_page() -> Iterator[str]:
     yield "## Job options\n"
     yield "For `add`, `NewJob(options=)`, `upsert_schedule(options=)` and `default_options=`.\n"
     yield from _arguments(eventq.JobOptions, inspect.signature(eventq.JobOptions), _doc(eventq.JobOptions), JOB_DEFAULTS)
-    for title, cls in (("Queue", eventq.Queue), ("Worker", eventq.Worker), ("QueueScheduler", eventq.QueueScheduler)):
+    for title, cls in (
+        ("Queue and SyncQueue", eventq.Queue),
+        ("Worker", eventq.Worker),
+        ("QueueScheduler", eventq.QueueScheduler),
+    ):
         yield f"\n## {title}\n"
         yield from _arguments(cls, inspect.signature(cls.__init__), f"{_doc(cls)} {_doc(cls.__init__)}")
+    yield "\n## Schedules\n\nFor `upsert_schedule`, of `Queue`, `SyncQueue` and `QueueScheduler`.\n"
+    upsert = eventq.Queue.upsert_schedule
+    yield from _arguments(eventq.Queue, inspect.signature(upsert), _doc(upsert))
     yield f"\n## Keep\n\n{_doc(eventq.Keep)}\n"
     yield f"\n## Limits\n\n{_doc(eventq.Limits)}\n\n| limit | default | meaning |\n| --- | --- | --- |"
     comments = _field_comments(eventq.Limits)

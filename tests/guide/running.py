@@ -1,6 +1,8 @@
 """Runs the blocks of one page, in order, in a folder of the page's own."""
 
+import ast
 import asyncio
+import codeop
 import configparser
 import importlib
 import json
@@ -86,6 +88,7 @@ class PageRun:
 
     def _continue(self, block: Block) -> None:
         self.named += block.text
+        check_prompt(block)
         if self.session is None:
             with (self.folder / "stderr").open("w") as stderr:
                 self.session = subprocess.Popen(
@@ -191,6 +194,18 @@ def assert_output(where: str, expected: str, printed: str) -> None:
     """Fail where the output is not what the page says, showing both."""
     if not re.fullmatch(pattern(expected), printed):
         raise AssertionError(f"{where}: the page says\n{expected or '(nothing)'}\nand it prints\n{printed or '(nothing)'}")
+
+
+def check_prompt(block: Block) -> None:
+    """Fail where a prompt, which is given one line after the other, would not take the block: a blank line ends a function."""
+    compiler = codeop.CommandCompiler()
+    compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    typed: list[str] = []
+    for line in [*block.text.splitlines(), ""]:
+        typed.append(line)
+        if compiler("\n".join(typed), str(block), "single") is not None:
+            typed.clear()
+    assert not "".join(typed), f"{block}: not complete at a prompt: {typed}"
 
 
 def look_up(block: Block, command: str) -> None:
