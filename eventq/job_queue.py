@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from eventq.context import DataT, ResultT
-from eventq.job import stored_error, stored_progress, time_of
+from eventq.job import job_of, stored_error, stored_progress, time_of
 from eventq.limits import Limits
 from eventq.queue import Queue
+from eventq.queue_calls import QueueCalls
+from eventq.schedules import Scheduling
 from eventq.signals import Listening
 from eventq.states import JobState
 from eventq.worker import Worker
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from eventq.job import Job
     from eventq.options import JobOptions, OptionArguments
     from eventq.queue import NewJob
-    from eventq.records import JobErrorInfo
+    from eventq.records import JobErrorInfo, StoredJob
     from eventq.worker import Processor
 
 
@@ -46,8 +48,8 @@ class JobStatus(Generic[ResultT]):
     finished_at: datetime | None
 
 
-class JobQueue(Listening, Generic[DataT, ResultT]):
-    """A typed queue with its worker, which carries the scheduler.
+class JobQueue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
+    """A typed queue with its worker, which carries the scheduler. Reading, managing and schedules are asked for as of a Queue.
 
     `async with` (or `await start()`) begins to work; adding alone starts nothing but the connection. `close()` stops the worker
     first, with its grace, then the listeners, then the connections; nothing is left hanging.
@@ -108,6 +110,7 @@ class JobQueue(Listening, Generic[DataT, ResultT]):
             grace=grace,
             backoffs=backoffs,
         )
+        self.context = self.queue.context
         self.listeners = self.queue.listeners
         self.queue.listeners.errors_to = self.worker.listeners
 
@@ -189,6 +192,9 @@ class JobQueue(Listening, Generic[DataT, ResultT]):
 
     def __repr__(self) -> str:
         return f"<JobQueue {self.name} {self.worker!r}>"
+
+    def _found(self, stored: StoredJob) -> Job[DataT, ResultT]:
+        return job_of(self.context, stored, self.queue.outcomes)
 
     def off(self, kind: str, receiver: Callable[[Any], object]) -> None:
         """Disconnect a receiver; one that was never connected is no error."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from eventq.commands.add import NewRecord
+    from eventq.job import Outcomes
     from eventq.options import OptionArguments
     from eventq.records import StoredJob
 
@@ -135,6 +136,11 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
             self._job(record, job.data, ms) if ms is not None else await self._existing(record.id)
             for job, record, ms in zip(new, records, times, strict=True)
         ]
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Whoever waits for the outcomes of this queue's jobs."""
+        return self._listener
 
     def events(self, consumer: str | None = None) -> EventStream:
         """Return a reader of every event of this queue; see EventStream. `consumer` makes it durable under that name."""

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventq.codec import encode_json
 from eventq.commands.events import stream_state
-from eventq.errors import EventqError, JobFailed, QueueUnavailable
+from eventq.errors import EventqError, QueueUnavailable
 from eventq.events import CompletedEvent, Event, FailedEvent, LostEvent, ObliteratedEvent, RemovedEvent
-from eventq.job import stored_error
+from eventq.job import failure, stored_error
 from eventq.queue_events import EventStream
 from eventq.states import JobState
 
 if TYPE_CHECKING:
     from eventq.context import QueueContext
-    from eventq.records import JobErrorInfo, StoredJob
+    from eventq.records import StoredJob
     from eventq.signals import Listeners
 
 log: Final = logging.getLogger("eventq")
@@ -129,16 +129,13 @@ class QueueListener:
             self._reject_all(error)
 
     async def _tell(self, event: Event) -> None:
-        if isinstance(event, LostEvent):
+        if isinstance(event, LostEvent | ObliteratedEvent):
             for job_id, waiting in list(self._waiters.items()):
-                waiting.update(dict.fromkeys(waiting, 0))  # after a rollback numbers begin lower
+                waiting.update(dict.fromkeys(waiting, 0))  # numbers begin lower: after a rollback, in another epoch
                 await self._look(job_id)
         elif isinstance(event, RemovedEvent):
             for job_id in event.job_ids:
                 self._reject(job_id, self._context.not_found(job_id), event.seq)
-        elif isinstance(event, ObliteratedEvent):
-            for job_id in list(self._waiters):
-                self._reject(job_id, self._context.not_found(job_id))
         elif isinstance(event, CompletedEvent) and event.job_id in self._waiters:
             if event.result_omitted:
                 await self._look(event.job_id)
@@ -147,7 +144,7 @@ class QueueListener:
                 self._resolve_text(event.job_id, text, event.seq)
         elif isinstance(event, FailedEvent) and event.job_id in self._waiters:
             traceback = await self._traceback(event.job_id)
-            self._reject(event.job_id, self._failure(event.job_id, event.error, traceback), event.seq)
+            self._reject(event.job_id, failure(self._context.name, event.job_id, event.error, traceback), event.seq)
 
     async def _traceback(self, job_id: str) -> str:
         """Read what the event leaves out; nothing for a job that is gone already."""
@@ -174,17 +171,7 @@ class QueueListener:
             self._resolve_text(job_id, stored.result)
         elif stored.state is JobState.FAILED:
             error = stored_error(stored.result)
-            self._reject(job_id, self._failure(job_id, error, error.traceback))
-
-    def _failure(self, job_id: str, error: JobErrorInfo, traceback: str) -> JobFailed:
-        return JobFailed(
-            f"job {job_id!r} failed: {error.type}: {error.message}",
-            queue=self._context.name,
-            job_id=job_id,
-            type=error.type,
-            reason=error.message,
-            traceback=traceback,
-        )
+            self._reject(job_id, failure(self._context.name, job_id, error, error.traceback))
 
     def _resolve_text(self, job_id: str, text: str | None, seq: int | None = None) -> None:
         try:

@@ -269,3 +269,21 @@ async def test_options_reach_queue_and_worker(url: str, queue_name: str) -> None
         assert job.max_attempts == 2 and calls == [job.id]
         with pytest.raises(JobNotFound):
             await jobs.get_job_status(job.id)
+
+
+async def test_it_is_read_and_managed_as_a_queue(url: str, queue_name: str) -> None:
+    """Whatever a Queue can be asked, a JobQueue can be asked too; its jobs wait for outcomes by the same listener."""
+    async with JobQueue(queue_name, int, lambda job: job.data, url=url) as jobs:
+        late = [await jobs.add_job("late", number, delay=3600) for number in range(3)]
+        assert await jobs.count() == 3
+        assert await jobs.promote_jobs(limit=1) == 1
+        found = await jobs.get_job(late[0].id)
+        assert found and await found.result(timeout=5) == 0
+        assert await jobs.drain(delayed=True) == 2
+        assert await jobs.clean(0) == [late[0].id]
+        await jobs.upsert_schedule("hourly", cron="0 * * * *", data=7)
+        assert [schedule.id for schedule in await jobs.get_schedules()] == ["hourly"]
+        await jobs.pause()
+        assert await jobs.is_paused()
+    async with Queue(queue_name, url=url) as queue:
+        assert await queue.obliterate() == 0
