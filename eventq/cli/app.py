@@ -10,7 +10,7 @@ import typer
 
 from eventq.cli.app_looking import add_looking
 from eventq.cli.app_managing import add_managing
-from eventq.cli.arguments import LOOKING, RUNNING, QueueName, Url
+from eventq.cli.arguments import LOOKING, RUNNING, Prefix, QueueName, Tag, Url
 from eventq.cli.logs import LogFormat, LogLevel
 from eventq.cli.plugins import PluginGroup
 from eventq.cli.runtime import exit_codes, version_line
@@ -89,15 +89,22 @@ def worker(
 
 @app.command(rich_help_panel=RUNNING)
 def scheduler(
-    queue: QueueName, *, url: Url = None, log_level: Level = LogLevel.info, log_format: Format = LogFormat.text
+    queue: QueueName,
+    *,
+    url: Url = None,
+    prefix: Prefix = "eventq",
+    tag: Tag = None,
+    log_level: Level = LogLevel.info,
+    log_format: Format = LogFormat.text,
 ) -> None:
     """Do the upkeep of one queue alone: due jobs, lost leases, expiries. Every worker does it too; any number may."""
     with exit_codes():
         from eventq.cli.logs import set_up_logging
+        from eventq.cli.opening import Place
         from eventq.cli.work import run_scheduler
 
         set_up_logging(log_level, log_format)
-        run_scheduler(queue, url)
+        run_scheduler(queue, Place(url=url, prefix=prefix, tag=tag))
 
 
 @app.command(rich_help_panel=LOOKING)
@@ -105,6 +112,8 @@ def events(
     queue: QueueName,
     *,
     url: Url = None,
+    prefix: Prefix = "eventq",
+    tag: Tag = None,
     consumer: Annotated[
         str | None,
         typer.Option(help="Read under this name: go on where its last reader stopped.", show_default="from now on"),
@@ -119,8 +128,10 @@ def events(
     """Print a queue's events as they arrive, a line each, until Ctrl-C."""
     with exit_codes():
         from eventq.cli.follow import Following, follow
+        from eventq.cli.opening import Place
 
-        follow(Following(queue=queue, url=url, consumer=consumer, kinds=tuple(kind or ()), as_json=as_json, count=count))
+        place = Place(url=url, prefix=prefix, tag=tag)
+        follow(Following(queue=queue, place=place, consumer=consumer, kinds=tuple(kind or ()), as_json=as_json, count=count))
 
 
 @app.command(rich_help_panel=RUNNING)

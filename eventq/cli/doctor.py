@@ -49,18 +49,19 @@ def _rows(finding: Finding) -> list[list[Cell]]:
 async def _examine(names: Sequence[str], place: Place) -> tuple[str, list[Finding]]:
     server = Server(place.url)  # a URL that cannot be right is wrong usage, and told before anything else
     findings: list[Finding] = []
+    seen: set[str] = set()
     async with open_server(place) as runner:
         try:
-            findings += await examine_server(runner)
+            findings += await examine_server(runner, seen)
         except ConfigurationError as error:  # what every client refuses: too old, evicts, is a replica
             return server.where, [Finding("server", "server", PROBLEM, str(error))]
         listed = await runner.run_verb(list_queues(place.prefix))
     for name in names or sorted(listed):
-        findings += await _examine_queue(name, listed.get(name), place)
+        findings += await _examine_queue(name, listed.get(name), place, seen)
     return server.where, findings
 
 
-async def _examine_queue(name: str, tag: str | None, place: Place) -> list[Finding]:
+async def _examine_queue(name: str, tag: str | None, place: Place, seen: set[str]) -> list[Finding]:
     try:
         keys = QueueKeys(name, prefix=place.prefix, tag=tag or place.tag)
     except ConfigurationError as error:
@@ -75,7 +76,7 @@ async def _examine_queue(name: str, tag: str | None, place: Place) -> list[Findi
             if tag is None:
                 raise NotFound(f"there is no queue {name!r}; `eventq queues` lists those there are")
             return []  # listed, and nothing was ever added
-        return await examine_queue(runner, keys)
+        return [*await examine_server(runner, seen), *await examine_queue(runner, keys)]
     except EventqError as error:
         return [Finding(name, "queue", PROBLEM, str(error))]
     finally:

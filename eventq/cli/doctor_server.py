@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from eventq.cli.findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
@@ -34,9 +35,20 @@ _FULL: Final = 0.9
 _NEARLY_FULL: Final = 0.75
 
 
-async def examine_server(runner: AsyncRunner) -> list[Finding]:
-    """Examine the server of this runner, in some 200 round trips of which all but a few are PINGs."""
+async def examine_server(runner: AsyncRunner, seen: set[str]) -> list[Finding]:
+    """Examine the server of this runner, in some 200 round trips of which all but a few are PINGs.
+
+    seen: the servers that were examined already (`run_id`), and this one from now on: in a Cluster, queues have several.
+    """
     info = await runner.run_verb(server_info())
+    if (run_id := info.get("run_id", "")) in seen:
+        return []
+    seen.add(run_id)
+    where = f"node {info.get('tcp_port', '?')}" if info.get("cluster_enabled") == "1" else "server"
+    return [replace(each, where=where) for each in await _examine(runner, info)]
+
+
+async def _examine(runner: AsyncRunner, info: dict[str, str]) -> list[Finding]:
     settings = await _permitted(runner, server_settings(_SETTINGS))
     entries = await _permitted(runner, slow_log(_SLOW_ENTRIES))
     return [

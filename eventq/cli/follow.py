@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from eventq.cli.facts import event_document, event_facts
+from eventq.cli.opening import Place, find_queue
 from eventq.cli.runtime import UsageError, run_async, say, until_stopped
 from eventq.cli.text import quoted, shorten
 from eventq.events import STREAM_EVENTS, Event, JobEvent, LostEvent
-from eventq.queue import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ class Following:
     """What to show. No kinds: all. count: end after so many lines, None for never."""
 
     queue: str
-    url: str | None = None
+    place: Place
     consumer: str | None = None
     kinds: tuple[str, ...] = ()
     as_json: bool = False
@@ -52,7 +52,7 @@ def follow(wanted: Following) -> None:
 
 
 async def _follow(wanted: Following) -> None:
-    queue: Queue[Any, Any] = Queue(wanted.queue, url=wanted.url)
+    queue, _ = await find_queue(wanted.queue, wanted.place)
     try:
         await queue.is_paused()  # a server that is not there is told now; later the stream waits for it by itself
         async with queue.events(wanted.consumer) as stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from eventq.cli.runtime import NotFound
 from eventq.client import AsyncRunner, Server
@@ -13,9 +13,9 @@ from eventq.keys import QueueKeys
 from eventq.queue import Queue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
-__all__ = ["Place", "open_queue", "open_server"]
+__all__ = ["Place", "find_queue", "open_queue", "open_server"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,28 +27,42 @@ class Place:
     tag: str | None = None
 
 
+#: Seconds: a person waits for the answer, and has less patience than a service.
+_PATIENCE: Final = 3.0
+
+
 @contextlib.asynccontextmanager
-async def open_server(place: Place) -> AsyncGenerator[AsyncRunner]:
+async def open_server(
+    place: Place, *, patience: float | None = _PATIENCE, on_fault: Callable[[Exception], None] | None = None
+) -> AsyncGenerator[AsyncRunner]:
     """Give a runner for the list of queues; where there is no Cluster, for everything. Raises ConfigurationError."""
     keys = QueueKeys("any", prefix=place.prefix)  # checks the prefix
-    # A person waits for the answer: less patience than a service has.
-    runner = AsyncRunner(Server(place.url, keys.queues), patience=3.0, client_name="eventq-cli")
+    server = Server(place.url, keys.queues)
+    runner = AsyncRunner(server, patience=patience, on_fault=on_fault, client_name="eventq-cli")
     try:
         yield runner
     finally:
         await runner.close()
 
 
+async def find_queue(
+    name: str, place: Place, *, patience: float | None = _PATIENCE, on_fault: Callable[[Exception], None] | None = None
+) -> tuple[Queue[Any, Any], bool]:
+    """Return a queue, its tag looked up where none was said, and whether it is listed. It need not be there yet."""
+    QueueKeys(name, prefix=place.prefix, tag=place.tag)  # checks the names before anything is sent
+    listed = None
+    if place.tag is None:
+        async with open_server(place, patience=patience, on_fault=on_fault) as runner:
+            listed = await runner.run_verb(queue_tag(place.prefix, name))
+    return Queue(name, url=place.url, prefix=place.prefix, tag=place.tag or listed), listed is not None
+
+
 @contextlib.asynccontextmanager
 async def open_queue(name: str, place: Place) -> AsyncGenerator[Queue[Any, Any]]:
-    """Give a queue that is there, its tag looked up. Raises NotFound: a mistyped name must not look like an empty queue."""
-    tag = place.tag
-    async with open_server(place) as runner:
-        QueueKeys(name, prefix=place.prefix, tag=tag)  # checks the names before anything is sent
-        listed = await runner.run_verb(queue_tag(place.prefix, name))
-    queue: Queue[Any, Any] = Queue(name, url=place.url, prefix=place.prefix, tag=tag or listed)
+    """Give a queue that is there. Raises NotFound: a mistyped name must not look like an empty queue."""
+    queue, is_listed = await find_queue(name, place)
     try:
-        if not await queue.context.runner.run_verb(queue_exists(queue.context.keys)) and listed is None:
+        if not is_listed and not await queue.context.runner.run_verb(queue_exists(queue.context.keys)):
             raise NotFound(f"there is no queue {name!r} on {queue.context.server.where}; `eventq queues` lists those there are")
         yield queue
     finally:

@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from eventq.cli.opening import Place, find_queue
 from eventq.cli.runtime import leave_stragglers, run_async, until_stopped
 from eventq.cli.target import load_target, resolve_target
 from eventq.job_queue import JobQueue
@@ -78,13 +79,20 @@ def _watch_lifeline() -> None:
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def run_scheduler(queue: str, url: str | None) -> None:
-    """Do the upkeep of one queue until SIGTERM or SIGINT."""
+def run_scheduler(name: str, place: Place) -> None:
+    """Do the upkeep of one queue until SIGTERM or SIGINT. It need not be there yet, nor its server."""
+
+    def warn(error: Exception) -> None:
+        log.warning("scheduler of %s: %s", name, error)
 
     async def main() -> None:
-        scheduler = QueueScheduler(queue, url=url, on_fault=lambda error: log.warning("scheduler of %s: %s", queue, error))
-        log.info("%r starts", scheduler)
-        await scheduler.run()
+        queue, _ = await find_queue(name, place, patience=None, on_fault=warn)
+        try:
+            scheduler = QueueScheduler(queue, on_fault=warn)
+            log.info("%r starts", scheduler)
+            await scheduler.run()
+        finally:
+            await queue.close()
 
     run_async(lambda: until_stopped(main()))
-    log.info("the scheduler of %s stopped", queue)
+    log.info("the scheduler of %s stopped", name)

@@ -73,7 +73,7 @@ class CommandLine:
             code = main()
         return Ended(code, out.getvalue(), err.getvalue())
 
-    async def process(self, *arguments: str) -> Ended:
+    async def process(self, *arguments: str, **environment: str) -> Ended:
         """Run a command as a process without a terminal."""
         command = [sys.executable, "-m", "eventq", *arguments]
         ended = await asyncio.to_thread(
@@ -84,7 +84,7 @@ class CommandLine:
             text=True,
             timeout=PATIENCE,
             check=False,
-            env={**os.environ, "EVENTQ_URL": self.url},
+            env={**os.environ, "EVENTQ_URL": self.url, **environment},
         )
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 

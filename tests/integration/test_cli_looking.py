@@ -76,6 +76,8 @@ async def test_prefix_and_tag_are_found(cli: CommandLine, url: str, queue_name: 
     assert ["one"] == [line["id"] for line in (await cli("jobs", queue_name, "--prefix", "shop", "--json")).lines]
     assert 0 == (await cli("job", queue_name, "one", "--prefix", "shop", "--tag", f"{queue_name}-tag")).code
     assert 1 == (await cli("jobs", queue_name)).code
+    told = await cli.process("events", queue_name, "--prefix", "shop", "--consumer", "me", "--count", "1", "--json")
+    assert ("added", "one") == (told.document["kind"], told.document["job_id"])
     redis_client.delete("shop:queues")
 
 
@@ -236,6 +238,8 @@ async def test_completion_script_is_printed(cli: CommandLine) -> None:
     ended = await cli.process("--show-completion", "bash")
     assert 0 == ended.code
     assert "_EVENTQ_COMPLETE=complete_bash" in ended.out
+    asked = {"_EVENTQ_COMPLETE": "complete_bash", "COMP_WORDS": "eventq ob", "COMP_CWORD": "1"}
+    assert "obliterate\n" == (await cli.process(**asked)).out
 
 
 async def test_help_lists_commands_in_groups_and_exit_codes(cli: CommandLine) -> None:
