@@ -321,7 +321,7 @@ def _public_names(cls: Any) -> list[str]:
     """Return what a class and its own bases offer, internal plumbing aside."""
     own: list[type] = [base for base in cls.__mro__ if base.__module__.startswith("eventq")]
     names = {name for base in own for name, value in vars(base).items() if not name.startswith("_") and _has_doc(value)}
-    return sorted(names - {"in_child", "over"})
+    return sorted(names - {"in_child", "outcomes", "over"})
 
 
 def _has_doc(value: object) -> bool:
@@ -338,7 +338,8 @@ def _signature(function: Callable[..., object]) -> str:
         if each.kind is each.KEYWORD_ONLY and kind is not each.KEYWORD_ONLY:
             shown.append("*")
         kind = each.kind
-        shown.append(each.name if each.default is each.empty else f"{each.name}={_default(each.default)}")
+        stars = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(kind, "")
+        shown.append(f"{stars}{each.name}" if each.default is each.empty else f"{each.name}={_default(each.default)}")
     return f"({', '.join(shown)})"
 
 
@@ -406,6 +407,8 @@ def _cell(text: str) -> str:
 def _default(value: object) -> str:
     if isinstance(value, eventq.Limits):
         return f"{type(value).__name__}()"
+    if isinstance(value, str):
+        return repr(str(value))
     return "Any" if value is Any else repr(value)
 
 
