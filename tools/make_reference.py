@@ -338,7 +338,7 @@ def _signature(function: Callable[..., object]) -> str:
         if each.kind is each.KEYWORD_ONLY and kind is not each.KEYWORD_ONLY:
             shown.append("*")
         kind = each.kind
-        stars = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(kind, "")
+        stars = "**" if kind is each.VAR_KEYWORD else "*" if kind is each.VAR_POSITIONAL else ""
         shown.append(f"{stars}{each.name}" if each.default is each.empty else f"{each.name}={_default(each.default)}")
     return f"({', '.join(shown)})"
 
