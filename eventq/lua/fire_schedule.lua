@@ -16,7 +16,7 @@ local totals_key, events_key, marker_key = KEYS[10], KEYS[11], KEYS[12]
 if replayed then return {'OK', replayed} end
 local id, slot, name, options, verdict = ARGV[3], ARGV[11], ARGV[12], ARGV[13], 'conflict'
 -- include: schedule
-if record ~= '' and revision == ARGV[4] and next_slot == ARGV[5] then
+if revision == ARGV[4] and next_slot == ARGV[5] then
   local job_id = 'schedule:' .. id .. ':' .. slot
   local priority, flags = string.match(options, '^(%d*)\t(%a*)$')
   verdict = slot == '' and 'passed' or redis.call('HEXISTS', jobs_key, job_id) == 1 and 'exists' or 'fired'
