@@ -79,12 +79,19 @@ class _Checks:
         if unreadable:
             message = f"{number(len(unreadable))} records cannot be read: {some(unreadable)}"
             findings.append(self._found("records", PROBLEM, message, f"`eventq remove {self._keys.name} ID` takes them out"))
-        if stuck:
-            message = f"{number(len(stuck))} jobs stand in no state and will never run: {some(stuck)}"
-            findings.append(
-                self._found("stuck", PROBLEM, message, f"`eventq job {self._keys.name} ID` shows one; remove it and add it again")
-            )
+        for state in sorted({again[job_id] for job_id in stuck}):
+            these = [job_id for job_id in stuck if again[job_id] == state]
+            message = f"{number(len(these))} jobs say they are {state} and do not stand there: {some(these)}"
+            findings.append(self._found("stuck", PROBLEM, message, self._way_out(state)))
         return findings
+
+    def _way_out(self, state: str) -> str:
+        """Return what helps a job that does not stand where it says. Removing would count a hole in a line it is not in."""
+        if state == JobState.WAITING:
+            return f"put it back in line: RPUSH {self._keys['wait']} ID"
+        if state == JobState.ACTIVE:
+            return f"let it be given to another worker: ZADD {self._keys['leases']} 0 ID"
+        return f"`eventq job {self._keys.name} ID` shows it; `eventq remove` it, and add it again where it has to run"
 
     async def _states(self, ids: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         """Return the ids of what is unreadable, and the state that each of the others says it is in."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from eventq.cli.tables import Cell
+    from eventq.events import Event
     from eventq.queue import Queue
 
 __all__ = ["print_job"]
@@ -81,7 +82,7 @@ async def _logs(queue: Queue[Any, Any], job_id: str) -> list[str]:
 
 def _document(queue_name: str, job_id: str, found: _Found) -> dict[str, Any]:
     timeline = {
-        "timeline": [event_document(event) for event in found.timeline.events],
+        "timeline": [_told(event) for event in found.timeline.events],
         "timeline_complete": found.timeline.complete,
     }
     stored = found.stored
@@ -107,6 +108,11 @@ def _document(queue_name: str, job_id: str, found: _Found) -> dict[str, Any]:
         "logs": found.logs,
         **timeline,
     }
+
+
+def _told(event: Event) -> dict[str, Any]:
+    """Return what an event says, without the other jobs that it is about, too."""
+    return {name: value for name, value in event_document(event).items() if name != "job_ids"}
 
 
 def _unknown(job_id: str, error: UnreadableRecord | None) -> list[tuple[str, Cell]]:

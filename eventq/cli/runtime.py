@@ -62,7 +62,10 @@ def exit_codes() -> Generator[None]:
     """Turn errors that are understood into one sentence and an exit code; others keep their traceback, and code 1."""
     _make_output_safe()
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # here, where a reader that is gone is no error, and not at the interpreter's end
     except (UsageError, ConfigurationError) as error:
         say(str(error))
         sys.exit(USAGE)

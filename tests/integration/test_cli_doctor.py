@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import shutil
@@ -131,7 +132,7 @@ async def test_a_problem_ends_with_1(url: str, queue: Queue[Any, Any], redis_cli
     assert 2 == (await cli("doctor", "a queue!")).code
 
 
-async def test_unreadable_and_stuck_records(patient: Patient) -> None:
+async def test_unreadable_and_stuck_records(patient: Patient, queue: Queue[Any, Any]) -> None:
     """A text that is none of ours; a job that its column does not hold; and then the numbers do not agree."""
     patient.redis.hset(patient.keys["jobs"], "bad", "nonsense")
     await patient.says("records", "problem", "1 records cannot be read: bad")
@@ -141,7 +142,34 @@ async def test_unreadable_and_stuck_records(patient: Patient) -> None:
     [delayed], [waiting, _] = patient.ids("delayed"), patient.line()
     patient.redis.zrem(patient.keys["delayed"], delayed)
     patient.redis.lrem(patient.keys["wait"], 0, waiting)
-    await patient.says("stuck", "problem", "2 jobs stand in no state and will never run", delayed, waiting)
+    await patient.says("stuck", "problem", f"1 jobs say they are delayed and do not stand there: {delayed}")
+    await patient.says("stuck", "problem", f"1 jobs say they are waiting and do not stand there: {waiting}")
+    patient.redis.rpush(patient.keys["wait"], waiting)
+    assert [delayed] == await queue.remove_jobs([delayed])
+    assert not await patient.found("stuck") and not await patient.found("counts")
+
+
+async def test_lost_run_can_be_brought_back(patient: Patient, queue: Queue[Any, Any], wait_until: WaitUntil) -> None:
+    """A running job without a lease is told; with one that has ended, as the doctor advises, it is in line again."""
+    started = asyncio.Event()
+
+    async def hold(job: Any) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with Worker(queue, hold, grace=0):
+        await started.wait()
+        job_id = (await queue.get_jobs("active"))[0].id
+        patient.redis.zrem(patient.keys["leases"], job_id)
+        await patient.says("stuck", "problem", f"1 jobs say they are active and do not stand there: {job_id}")
+        await queue.pause()
+        patient.redis.zadd(patient.keys["leases"], {job_id: 0})
+
+        async def is_in_line() -> bool:
+            return await queue.get_state(job_id) == "paused"
+
+        await wait_until(is_in_line, description="the sweep")
+        assert not await patient.found("stuck")
 
 
 async def test_orphans(patient: Patient) -> None:

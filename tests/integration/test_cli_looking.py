@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from eventq import Backoff, Job, NewJob, Queue, Worker
 
-from .command_line import HOSTILE, SHOWN, CommandLine, columns
+from .command_line import HOSTILE, PATIENCE, SHOWN, CommandLine, columns
 
 if TYPE_CHECKING:
     import redis
@@ -231,6 +235,22 @@ async def test_narrow_terminal_keeps_ids_whole(cli: CommandLine, filled: str) ->
     listed = (await cli("jobs", filled, "--limit", "3", "--json")).lines
     assert all(line["id"] in written for line in listed)
     assert "…" in written and SHOWN not in written
+
+
+async def test_reader_that_is_gone_is_no_error(cli: CommandLine, filled: str) -> None:
+    """As in `eventq jobs … | head -0`: exit code 0 and not a word."""
+    assert (0, b"") == await asyncio.to_thread(unread, cli.url, "jobs", filled, "-s", "failed")
+
+
+def unread(url: str, *arguments: str) -> tuple[int, bytes]:
+    """Run a command whose stdout nobody reads; return its exit code and stderr."""
+    environment = {**os.environ, "EVENTQ_URL": url}
+    command = [sys.executable, "-m", "eventq", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        told = process.stderr.read()
+        return process.wait(PATIENCE), told
 
 
 async def test_completion_script_is_printed(cli: CommandLine) -> None:
