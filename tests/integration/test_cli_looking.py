@@ -244,7 +244,7 @@ async def test_reader_that_is_gone_is_no_error(cli: CommandLine, filled: str) ->
 
 def unread(url: str, *arguments: str) -> tuple[int, bytes]:
     """Run a command whose stdout nobody reads; return its exit code and stderr."""
-    environment = {**os.environ, "EVENTQ_URL": url}
+    environment = {**os.environ, "EVENTQ_URL": url, "PYTHONUNBUFFERED": ""}  # what is short is written at the end only
     command = [sys.executable, "-m", "eventq", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdout and process.stderr
