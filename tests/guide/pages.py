@@ -15,9 +15,9 @@ block depends on its language and on the HTML comment just above it:
 | `yaml` `json` `toml` `ini` `dockerfile` `conf` | parsed; `conf` is also set on a server |
 | `typescript` | BullMQ's side of a comparison: not run |
 
-In expected output `...` stands for anything within a line (and makes the blanks after it any number of blanks, as in a table); a
-line of nothing else stands for any lines. `<!-- setup` opens a comment
-whose lines, up to `-->`, are run as a `python` block that readers do not see.
+In expected output `...` stands for anything within a line, and a line of nothing else for any lines. Of a console, several blanks stand
+for any number of them: columns are as wide as what they hold. `<!-- setup` opens a comment whose lines, up to `-->`, are run as a
+`python` block that readers do not see.
 """
 
 import re
@@ -112,13 +112,12 @@ def _with_output(text: Block, block: Block | None) -> Block:
     return replace(block, output=text.text)
 
 
-def pattern(expected: str) -> str:
+def pattern(expected: str, *, is_console: bool = False) -> str:
     """Return expected output as a regular expression."""
-    return "".join(r"(?:.*\n)*" if line == "..." else _line_pattern(line) for line in expected.splitlines())
-
-
-def _line_pattern(line: str) -> str:
-    return re.sub(r"\\\.\\\.\\\.((?:\\ )*)", lambda found: ".* +" if found[1] else ".*", re.escape(line)) + r"\n"
+    lines = [re.escape(line).replace(r"\.\.\.", ".*") for line in expected.splitlines()]
+    if is_console:
+        lines = [re.sub(r"(?:\\ ){2,}", " +", line) for line in lines]
+    return "".join(r"(?:.*\n)*" if line == ".*" else line + r"\n" for line in lines)
 
 
 def commands(block: Block) -> list[tuple[str, str]]:

@@ -115,7 +115,7 @@ class PageRun:
         where = f"{block}: $ {command}"
         before, stop, after = expected.partition("^C\n")
         output, status = self._interrupt(where, command, before) if stop else self._call(command)
-        assert_output(where, before + after, output)
+        assert_output(where, before + after, output, is_console=True)
         assert status == 0, f"{where} ended with {status}"
 
     def _sh(self, block: Block, command: str) -> None:
@@ -154,7 +154,7 @@ class PageRun:
         late.start()
         printed = ""
         try:
-            while not re.fullmatch(pattern(expected), printed):
+            while not re.fullmatch(pattern(expected, is_console=True), printed):
                 line = running.stdout.readline()
                 assert line, f"{where} ended, or printed for {MOST_SECONDS / 2} s nothing but:\n{printed}"
                 printed += line
@@ -190,9 +190,9 @@ class PageRun:
         return block.language != "python" or re.search(rf"\b{re.escape(Path(name).stem)}\b", self.named + others) is not None
 
 
-def assert_output(where: str, expected: str, printed: str) -> None:
+def assert_output(where: str, expected: str, printed: str, *, is_console: bool = False) -> None:
     """Fail where the output is not what the page says, showing both."""
-    if not re.fullmatch(pattern(expected), printed):
+    if not re.fullmatch(pattern(expected, is_console=is_console), printed):
         raise AssertionError(f"{where}: the page says\n{expected or '(nothing)'}\nand it prints\n{printed or '(nothing)'}")
 
 
