@@ -46,7 +46,7 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
     the server and closes. Usable again in a child after fork (gunicorn's preload). Redis away: calls raise QueueUnavailable
     after 10 seconds. A call that is interrupted (Ctrl-C) leaves nothing behind that a later one could stumble over.
 
-    It has no `on` and no `events`: listeners need an event loop, so use Queue for them. Workers run elsewhere, too.
+    It has no `on` and no `events`: listeners need an event loop, so use Queue for them. On a loop its calls would block it.
     """
 
     @overload

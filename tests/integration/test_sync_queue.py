@@ -37,8 +37,10 @@ from eventq import (
 )
 from eventq.client import Server, SyncRunner
 from eventq.commands.core import Verb
+from eventq.commands.events import stream_state
 from eventq.events import ObliteratedEvent
 
+from ..chaos.faults import Fault, Rule, is_command
 from ..chaos.proxy import FaultProxy
 from ..topologies import TestSentinel
 from .recorder import PATIENCE, Recorder
@@ -303,6 +305,12 @@ async def waiting(queue: SyncQueue[Any, Any], number: int, wait_until: WaitUntil
     await wait_until(is_waiting, description=f"{number} waiting threads")
 
 
+def read_up_to(queue: SyncQueue[Any, Any]) -> int:
+    """Return the number of the last event that was read for whoever waits."""
+    position = queue._results._position
+    return 0 if position is None else position.seq
+
+
 async def test_many_results_for_many_threads(url: str, queue_name: str, pool: ThreadPoolExecutor, wait_until: WaitUntil) -> None:
     """Everybody gets the result of its own job, whoever reads; those that finished before are found, too."""
     async with Queue(queue_name, url=url) as jobs:
@@ -391,6 +399,33 @@ async def test_what_becomes_of_a_job_that_is_waited_for(
             await asyncio.wrap_future(futures["gone"])
         with pytest.raises(JobNotFound):
             jobs["gone"].result()
+
+
+async def test_an_outcome_before_a_retry_is_none(
+    single_server: TestServer, queue_name: str, pool: ThreadPoolExecutor, wait_until: WaitUntil
+) -> None:
+    """A reader that is behind comes to an outcome that is older than the wait: it is not what is awaited."""
+    slow = Rule(Fault.DELAY_REPLY, when=is_command("XREAD"), seconds=2.0, times=1)
+    with FaultProxy(single_server.port) as proxy, SyncQueue(queue_name, url=proxy.url) as queue:
+        reading = pool.submit(queue.add("j", delay=60).result, 30)
+        await waiting(queue, 1, wait_until)
+        proxy.inject(slow)
+        job = queue.add("fails", "luck")
+        await wait_until(lambda: slow.times == 0, description="the read that will be late")
+        await Worker(queue_name, work, url=single_server.url, burst=True).run()
+        job.retry()
+        seq = queue.context.runner.run_verb(stream_state(queue.context.keys))[1]
+        again = pool.submit(job.result, 30)
+        await waiting(queue, 2, wait_until)
+        assert read_up_to(queue) < seq - 2, "the reader was not late"
+        await wait_until(lambda: read_up_to(queue) >= seq, description="the reader")
+        assert not again.done()
+        await Worker(queue_name, work, url=single_server.url, burst=True).run()
+        with pytest.raises(JobFailed):
+            await asyncio.wrap_future(again)
+        queue.obliterate()
+        with pytest.raises(JobNotFound):
+            await asyncio.wrap_future(reading)
 
 
 async def test_a_result_whose_event_was_trimmed(
