@@ -25,7 +25,19 @@ myst_heading_anchors = 3
 #: The sidebar. It is put under the index here, so that the page itself stays plain Markdown.
 CONTENTS = {
     "Learn": ["tutorial"],
-    "How to": ["retries", "schedules", "progress", "events", "managing", "sync", "typing", "deploys", "production", "bullmq"],
+    "How to": [
+        "retries",
+        "schedules",
+        "progress",
+        "events",
+        "managing",
+        "sync",
+        "typing",
+        "testing",
+        "deploys",
+        "production",
+        "bullmq",
+    ],
     "Exactly": ["delivery", "reference/options", "reference/events", "reference/api", "reference/cli"],
     "Project": ["/README", "/ARCHITECTURE", "/CHANGELOG", "/benchmarks/README"],
 }

@@ -39,12 +39,13 @@ class PageRun:
         #: Seconds that listeners may print later than their block ends.
         self.late = late
         tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("EVENTQ_", "PYTHON"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("EVENTQ_", "PYT"))}
         self.env = kept | {
             "COLUMNS": "100",
             "EVENTQ_URL": f"embedded://{folder}/.eventq",
             "NO_COLOR": "1",
             "PATH": tools,
+            "PYTEST_ADDOPTS": "-p no:asyncio -p no:valkey",  # ours, which readers have not installed
             "PYTHONUNBUFFERED": "1",
             "TZ": "UTC",
         }
