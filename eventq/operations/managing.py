@@ -58,15 +58,15 @@ def remove(keys: QueueKeys, job_ids: Iterable[str], on_progress: OnProgress) -> 
 def retry(keys: QueueKeys, state: JobState | str, limit: int | None, reset_attempts: bool, on_progress: OnProgress) -> Steps[int]:
     """Put finished jobs back in line, the oldest first; one that ends again meanwhile is not retried again."""
     finished, most = parse_state(state, FINISHED), _check_limit(limit)
-    until, retried, left = "", 0, 0
+    until, retried, tried = "", 0, _Tried()
     while retried < most:
-        until, ids = yield list_finished(keys, finished, until, left, min(SLICE_JOBS, most - retried))
+        until, ids = yield list_finished(keys, finished, until, tried.left, min(SLICE_JOBS, most - retried))
         if not ids:
             break
-        verdicts = yield retry_jobs(keys, ids, state=finished, reset_attempts=bool(reset_attempts))
-        retried += verdicts.count("r")
-        left += len(ids) - verdicts.count("r")  # what cannot be retried stays where it is
-        _tell(on_progress, retried)
+        if fresh := tried.fresh(ids):
+            verdicts = yield retry_jobs(keys, fresh, state=finished, reset_attempts=bool(reset_attempts))
+            retried += tried.take(fresh, verdicts, "r")
+            _tell(on_progress, retried)
     return retried
 
 
@@ -74,16 +74,15 @@ def promote(keys: QueueKeys, limit: int | None, on_progress: OnProgress) -> Step
     """Put delayed jobs into line now, the one that is due first first; at most as many as were delayed in the beginning."""
     most = _check_limit(limit)
     most = min(most, (yield delayed_count(keys)))
-    promoted = left = 0
+    promoted, tried = 0, _Tried()
     while promoted < most:
-        ids = yield delayed_ids(keys, left, min(SLICE_JOBS, most - promoted))
+        ids = yield delayed_ids(keys, tried.left, min(SLICE_JOBS, most - promoted))
         if not ids:
             break
-        verdicts = yield promote_jobs(keys, ids)
-        promoted += verdicts.count("p")
-        # One that became due meanwhile is gone from the set; one whose record is gone would stand there for ever.
-        left += verdicts.count("m")
-        _tell(on_progress, promoted)
+        if fresh := tried.fresh(ids):
+            verdicts = yield promote_jobs(keys, fresh)
+            promoted += tried.take(fresh, verdicts, "p")
+            _tell(on_progress, promoted)
     return promoted
 
 
@@ -150,6 +149,27 @@ def _clean_state(
                 break
             in_pass, was_kept = 0, False
     return removed, cutoff
+
+
+class _Tried:
+    """Who was tried in vain, so that a walk which always begins with the oldest comes to an end. Most of them are gone by the
+    next listing; those that are listed again (`left`: how many so far) stay for ever, and are passed over.
+    """
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self.left = 0
+
+    def fresh(self, ids: list[str]) -> list[str]:
+        """Return those that have not been tried."""
+        fresh = [job_id for job_id in ids if job_id not in self._ids]
+        self.left += len(ids) - len(fresh)
+        return fresh
+
+    def take(self, ids: list[str], verdicts: str, done: str) -> int:
+        """Remember the verdicts; return for how many it was done."""
+        self._ids.update(job_id for job_id, verdict in zip(ids, verdicts, strict=True) if verdict != done)
+        return verdicts.count(done)
 
 
 def _check_limit(limit: int | None) -> int:
