@@ -57,6 +57,7 @@ def test_block_that_nothing_would_be_done_with_is_refused(text: str, complaint: 
         ("python", "", "print(1)", "2\n"),
         ("python", "", "1 / 0", ""),
         ("python", "", "x = 1", "1\n"),
+        ("python", "", "def f():\n    x = 1\n\n    return x\n", ""),  # a prompt takes the blank line for the end
         ("python", "example", "print(1)", "2\n"),
         ("python", "example", "import sys; print(1, file=sys.stderr)", ""),
         ("python", "file", "x = 1", ""),
