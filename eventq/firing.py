@@ -11,7 +11,8 @@ import msgspec
 from eventq.commands.schedules import due_schedules, fire_schedule
 from eventq.errors import EventqError
 from eventq.records import UnreadableRecord
-from eventq.slots import plan_firing
+from eventq.schedule import standing_after
+from eventq.slots import plan_firings
 
 if TYPE_CHECKING:
     from eventq.client import AsyncRunner
@@ -56,29 +57,23 @@ class Firing:
             if standing.next_ms is None or standing.next_ms > now_ms:
                 break
             try:
-                plan = await self._plan(schedule, standing.next_ms, now_ms)
+                plans = await self._plan(schedule, standing.next_ms, now_ms)
             except EventqError as error:  # a time zone that this machine does not know, or a newer version's expression
                 self._tell(error)
                 break
-            standing = msgspec.structs.replace(
-                standing,
-                next_ms=plan.next_ms,
-                last_ms=standing.last_ms if plan.run_ms is None else plan.run_ms,
-                fired=standing.fired + (plan.run_ms is not None),
-                missed=standing.missed + plan.missed,
-            )
-            verdict = await self._runner.run(fire_schedule(self._keys, schedule, plan, standing))
-            if verdict == "conflict":
-                break
-            schedule = msgspec.structs.replace(schedule, standing=standing)
-            done += 1
+            for plan in plans[: most - done]:
+                standing = standing_after(schedule.standing, plan)
+                if await self._runner.run(fire_schedule(self._keys, schedule, plan, standing)) == "conflict":
+                    return done
+                schedule = msgspec.structs.replace(schedule, standing=standing)
+                done += 1
         return done
 
-    async def _plan(self, schedule: StoredSchedule, next_ms: int, now_ms: int) -> Plan:
+    async def _plan(self, schedule: StoredSchedule, next_ms: int, now_ms: int) -> list[Plan]:
         args = (schedule.definition, next_ms, now_ms, schedule.standing.fired)
         if now_ms - next_ms > _FAR_BEHIND_MS:
-            return await asyncio.to_thread(plan_firing, *args)
-        return plan_firing(*args)
+            return await asyncio.to_thread(plan_firings, *args)
+        return plan_firings(*args)
 
     def _tell(self, error: EventqError) -> None:
         if str(error) not in self._told and len(self._told) < BATCH:

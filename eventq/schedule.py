@@ -18,6 +18,7 @@ from eventq.slots import Definition
 if TYPE_CHECKING:
     from eventq.codec import Codec
     from eventq.options import Retention
+    from eventq.slots import Plan
 
 DataT = TypeVar("DataT", default=Any)
 _decode: Final = msgspec.json.Decoder(Definition).decode
@@ -98,6 +99,17 @@ def parse_schedule(schedule_id: str, record: str) -> StoredSchedule:
         return StoredSchedule(schedule_id, standing, _decode(text), text)
     except ValueError as error:
         raise UnreadableRecord(f"schedule {schedule_id!r}: the stored record is unreadable: {error}") from error
+
+
+def standing_after(standing: Standing, plan: Plan) -> Standing:
+    """Return where a schedule stands once a plan was carried out."""
+    return msgspec.structs.replace(
+        standing,
+        next_ms=plan.next_ms,
+        last_ms=standing.last_ms if plan.run_ms is None else plan.run_ms,
+        fired=standing.fired + (plan.run_ms is not None),
+        missed=standing.missed + plan.missed,
+    )
 
 
 def definition_text(definition: Definition) -> str:

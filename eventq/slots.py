@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain, islice, takewhile
+from itertools import chain, islice, pairwise, takewhile
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -71,28 +71,30 @@ class Plan:
     last_missed_ms: int = 0
 
 
-def plan_firing(definition: Definition, next_ms: int, now_ms: int, fired: int) -> Plan:
-    """Return what is to be done about a schedule whose next slot is due. `fired`: how often it ran.
+def plan_firings(definition: Definition, next_ms: int, now_ms: int, fired: int) -> list[Plan]:
+    """Return what is to be done about a schedule whose next slot is due, call by call. `fired`: how often it ran.
 
     Of all slots up to now the latest one runs ("once"; "skip": if it is at most 60 s late), or the latest n; older ones are
-    missed. One slot runs per plan; what is left is due still.
+    missed. Where more slots are due than are looked at, there is one plan that leaves out some, and what follows is due still.
     """
     kept = definition.missed if isinstance(definition.missed, int) else 1
-    missed, last_missed, run, after = _due(definition, next_ms, now_ms, kept)
-    if run is not None and definition.missed == "skip" and now_ms - run > SKIP_LATE_MS:
-        missed, last_missed, run = missed + 1, run, None
-    if run is not None and definition.limit and fired + 1 >= definition.limit:
-        after = None
-    return Plan(run, after, missed, next_ms if missed else 0, last_missed)
+    missed, last_missed, runs, after = _due(definition, next_ms, now_ms, kept)
+    if runs and definition.missed == "skip" and now_ms - runs[0] > SKIP_LATE_MS:
+        missed, last_missed, runs = missed + 1, runs[0], []
+    if definition.limit and fired + len(runs) >= definition.limit:
+        runs, after = runs[: definition.limit - fired], None
+    first = Plan(runs[0] if runs else None, runs[1] if len(runs) > 1 else after, missed, next_ms if missed else 0, last_missed)
+    return [first, *(Plan(run, following) for run, following in pairwise([*runs[1:], after]) if run is not None)]
 
 
-def _due(definition: Definition, next_ms: int, now_ms: int, kept: int) -> tuple[int, int, int | None, int | None]:
-    """Return how many due slots are missed and the last of them, the slot to run, and the slot after that."""
+def _due(definition: Definition, next_ms: int, now_ms: int, kept: int) -> tuple[int, int, list[int], int | None]:
+    """Return how many due slots are missed and the last of them, the slots to run, and the slot after those."""
     if definition.every_ms and not (next_ms - definition.anchor_ms) % definition.every_ms:
         until = min(now_ms, definition.end_ms or _NEVER)
         missed = max(0, (until - next_ms) // definition.every_ms + 1 - kept)
-        run = next_ms + missed * definition.every_ms
-        return missed, run - definition.every_ms, run, next(definition.slots(run + 1), None)
+        runs = list(range(next_ms + missed * definition.every_ms, until + 1, definition.every_ms))
+        last_missed = runs[0] - definition.every_ms if missed else 0
+        return missed, last_missed, runs, next(definition.slots(until + 1), None)
     slots = definition.slots_with(next_ms)
     due: list[int] = []
     after = next(slots, None)
@@ -102,8 +104,8 @@ def _due(definition: Definition, next_ms: int, now_ms: int, kept: int) -> tuple[
     missed = max(0, len(due) - kept)
     last_missed = due[missed - 1] if missed else 0
     if after is not None and after <= now_ms:  # more are due than were looked at, so none of these is known to run
-        return missed, last_missed, None, due[missed]
-    return missed, last_missed, due[missed], due[missed + 1] if missed + 1 < len(due) else after
+        return missed, last_missed, [], due[missed]
+    return missed, last_missed, due[missed:], after
 
 
 def next_slots(definition: Definition, next_ms: int | None, fired: int, count: int) -> list[int]:

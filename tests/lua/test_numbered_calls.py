@@ -35,7 +35,7 @@ from eventq.commands.work import ClaimReply, Held, release_jobs, renew_leases, s
 from eventq.errors import LayoutMismatch, ScriptError
 from eventq.schedule import Standing
 from eventq.scripts import script_names
-from eventq.slots import plan_firing
+from eventq.slots import plan_firings
 from eventq.states import JobState
 
 from . import test_schedules as schedules
@@ -193,7 +193,7 @@ def _set_schedule(lab: Lab) -> Command[Any]:
 
 def _fire(lab: Lab) -> Command[Any]:
     found = schedules.set_up(lab, data="x" * 2000, priority=2)
-    plan = plan_firing(found.definition, schedules.SLOT, schedules.SLOT + 200_000, 0)
+    plan = plan_firings(found.definition, schedules.SLOT, schedules.SLOT + 200_000, 0)[0]
     return schedules.fire_at(lab, found, plan)
 
 

@@ -16,8 +16,8 @@ from eventq.commands.work import Retention
 from eventq.events import AddedEvent, ScheduleMissedEvent
 from eventq.options import JobOptions
 from eventq.records import UnreadableRecord
-from eventq.schedule import Standing, StoredSchedule, definition_text
-from eventq.slots import Definition, Plan, plan_firing
+from eventq.schedule import Standing, StoredSchedule, definition_text, standing_after
+from eventq.slots import Definition, Plan, plan_firings
 from eventq.states import JobState
 
 from .lab import Lab, outcome
@@ -55,21 +55,14 @@ def due(lab: Lab) -> list[str]:
 
 def fire_at(lab: Lab, found: StoredSchedule, plan: Plan) -> Command[str]:
     """Return the call that a scheduler makes which read this and planned that."""
-    standing = msgspec.structs.replace(
-        found.standing,
-        next_ms=plan.next_ms,
-        last_ms=plan.run_ms or found.standing.last_ms,
-        fired=found.standing.fired + (plan.run_ms is not None),
-        missed=found.standing.missed + plan.missed,
-    )
-    return fire_schedule(lab.keys, found, plan, standing)
+    return fire_schedule(lab.keys, found, plan, standing_after(found.standing, plan))
 
 
 def fire(lab: Lab, found: StoredSchedule, now: int | None = None, *, writer: str = "scheduler") -> str:
     """Fire what a scheduler would that read this and thinks it is `now` (its slot by default)."""
     next_ms = found.standing.next_ms
     assert next_ms is not None
-    return lab.call(fire_at(lab, found, plan_firing(found.definition, next_ms, now or next_ms, found.standing.fired)), writer)
+    return lab.call(fire_at(lab, found, plan_firings(found.definition, next_ms, now or next_ms, found.standing.fired)[0]), writer)
 
 
 def move_to(lab: Lab, ms: int) -> None:

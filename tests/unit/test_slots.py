@@ -20,7 +20,7 @@ from eventq.operations.scheduling import define
 from eventq.options import JobOptions, Keep
 from eventq.records import UnreadableRecord
 from eventq.schedule import Standing, StoredSchedule, definition_text, parse_schedule, schedule_of
-from eventq.slots import Definition, Plan, next_slots, plan_firing
+from eventq.slots import Definition, Plan, next_slots, plan_firings
 
 START = 2_000_000_000_000
 SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
@@ -42,11 +42,14 @@ def follow(definition: Definition, next_ms: int | None, now: int, fired: int = 0
     ran: list[int] = []
     plans: list[Plan] = []
     while next_ms is not None and next_ms <= now:
-        plan = plan_firing(definition, next_ms, now, fired + len(ran))
+        plan, *others = plan_firings(definition, next_ms, now, fired + len(ran))
         assert plan.next_ms is None or plan.next_ms > next_ms, "it goes on"
         ran += [] if plan.run_ms is None else [plan.run_ms]
         plans.append(plan)
         next_ms = plan.next_ms
+        if others:
+            assert next_ms is not None
+            assert others == plan_firings(definition, next_ms, now, fired + len(ran)), "whoever goes on does the same"
     return ran, plans, next_ms
 
 
@@ -122,7 +125,7 @@ def test_more_slots_than_one_plan_looks_at(missed: str | int, ran: int) -> None:
 def test_an_interval_is_counted_at_once_however_long_nobody_was_there() -> None:
     """Ten years of seconds are arithmetic."""
     began = time.thread_time()
-    plan = plan_firing(every(SECOND), START, START + 10 * 365 * 86_400 * SECOND, 0)
+    (plan,) = plan_firings(every(SECOND), START, START + 10 * 365 * 86_400 * SECOND, 0)
     assert plan.missed == 10 * 365 * 86_400 and plan.run_ms == START + plan.missed * SECOND
     assert time.thread_time() - began < 0.05
 
