@@ -209,11 +209,7 @@ async def test_wrong_usage_ends_with_2(cli: CommandLine, filled: str) -> None:
 
 async def test_hostile_text_is_shown_as_text(cli: CommandLine, filled: str) -> None:
     """Without a terminal and on one, names, data, progress, errors and ids come out as escapes, and markup as it stands."""
-    for ended in (
-        await cli.process("jobs", filled),
-        await cli.process("job", filled, "bad"),
-        await cli.process("job", filled, "good"),
-    ):
+    for ended in (await cli("jobs", filled), await cli.process("job", filled, "bad"), await cli("job", filled, "good")):
         assert 0 == ended.code
         assert all(char.isprintable() or char == "\n" for char in ended.out)
     assert SHOWN in (await cli("jobs", filled)).out
@@ -222,7 +218,7 @@ async def test_hostile_text_is_shown_as_text(cli: CommandLine, filled: str) -> N
         text = re.sub(r"\x1b\[[0-9;]*m", "", written).replace("\r\n", "\n")
         assert SHOWN in text
         assert all(char.isprintable() or char == "\n" for char in text)
-    ended = await cli.process("job", filled, HOSTILE)
+    ended = await cli("job", filled, HOSTILE)
     assert 1 == ended.code and SHOWN in ended.err
     assert all(char.isprintable() or char == "\n" for char in ended.err)
     printed = (await cli("job", filled, "bad", "--json")).out
@@ -253,13 +249,14 @@ def unread(url: str, *arguments: str) -> tuple[int, bytes]:
         return process.wait(PATIENCE), told
 
 
-async def test_completion_script_is_printed(cli: CommandLine) -> None:
-    """For the shell that is asked for, and it names the program."""
-    ended = await cli.process("--show-completion", "bash")
+async def test_completion_script_is_printed(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the shell that is asked for, and it names the program, which then answers with its commands."""
+    ended = await cli("--show-completion", "bash")
     assert 0 == ended.code
     assert "_EVENTQ_COMPLETE=complete_bash" in ended.out
-    asked = {"_EVENTQ_COMPLETE": "complete_bash", "COMP_WORDS": "eventq ob", "COMP_CWORD": "1"}
-    assert "obliterate\n" == (await cli.process(**asked)).out
+    for name, value in (("_EVENTQ_COMPLETE", "complete_bash"), ("COMP_WORDS", "eventq ob"), ("COMP_CWORD", "1")):
+        monkeypatch.setenv(name, value)
+    assert "obliterate\n" == (await cli()).out
 
 
 async def test_help_lists_commands_in_groups_and_exit_codes(cli: CommandLine) -> None:

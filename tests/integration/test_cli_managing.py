@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eventq import Job, NewJob, Queue, Worker
+from eventq.cli.confirm import Consent, ask
+from eventq.cli.manage import Done, Order, Plan, carry_out
+from eventq.cli.opening import Place
+from eventq.cli.runtime import exit_codes
 
 from .command_line import CommandLine, dump
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     import redis
@@ -238,37 +243,85 @@ async def test_without_a_terminal_nobody_can_be_asked(
 
 
 async def test_on_a_terminal_it_asks(cli: CommandLine, queue: Queue[Any, Any], redis_client: redis.Redis) -> None:
-    """y does it; n, an empty line, a wrong word and the end of input leave everything: exit code 1; Ctrl-C: 130."""
+    """n leaves everything: exit code 1; Ctrl-C: 130; what has to be typed to obliterate does it."""
     before = dump(redis_client, queue.name)
     question = f"Remove 10 waiting and prioritized jobs of queue {queue.name}? [y/N] "
-    for answer, code in (("n\n", 1), ("\x04", 1), ("\x03", 130)):
+    for answer, code in (("n\n", 1), ("\x03", 130)):
         ended = await cli.terminal("drain", queue.name, answer=answer)
         assert code == ended.code
         assert question in ended.out and "Traceback" not in ended.out
         assert ("declined; nothing was changed" in ended.out) is (code == 1)
-    ended = await cli.terminal("obliterate", queue.name, answer="y\n")
-    assert 1 == ended.code and f"[type {queue.name} to go on]" in ended.out
     assert before == dump(redis_client, queue.name)
-    ended = await cli.terminal("drain", queue.name, answer="y\n")
-    assert 0 == ended.code and "removed 10 waiting" in ended.out
     ended = await cli.terminal("obliterate", queue.name, answer=f"{queue.name}\n")
-    assert 0 == ended.code and f"removed queue {queue.name} with 15 jobs" in ended.out
+    assert 0 == ended.code and f"[type {queue.name} to go on]" in ended.out
+    assert f"removed queue {queue.name} with 25 jobs" in ended.out
     assert 1 == (await cli("jobs", queue.name)).code
+
+
+@pytest.mark.parametrize(
+    ("answer", "word", "expected"),
+    [
+        ("y\n", "", True),
+        (" YES \n", "", True),
+        ("n\n", "", False),
+        ("\n", "", False),
+        ("", "", False),
+        ("yo\n", "", False),
+        ("mails\n", "mails", True),
+        ("y\n", "mails", False),
+        ("Mails\n", "mails", False),
+        ("", "mails", False),
+    ],
+)
+def test_only_a_clear_yes_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str, word: str, expected: bool
+) -> None:
+    """An empty line, the end of input, and any other word are no."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    assert expected is ask("Remove \x1b[31mall?", word=word)
+    assert r"Remove \x1b[31mall?" in capsys.readouterr().err
 
 
 async def test_long_work_has_a_bar_on_a_terminal_only(cli: CommandLine, queue: Queue[Any, Any], tmp_path: Path) -> None:
     """The bar is drawn on stderr, so that what programs read stays clean; without a terminal there is none."""
     await queue.add_bulk([NewJob("fine", n) for n in range(1200)])
     out = tmp_path / "out"
-    ended = await cli.terminal("promote", queue.name, "--all", "--json", out=out)
-    assert "━" not in ended.out, "five jobs are one call"
     ended = await cli.terminal("drain", queue.name, "--yes", "--json", out=out)
     assert 0 == ended.code
-    assert re.search(r"drain.*━.*\d+/1215", ended.out)
-    assert '"count": 1215' in out.read_text() and "\x1b" not in out.read_text()
+    assert re.search(r"drain.*━.*\d+/1210", ended.out)
+    assert '"count": 1210' in out.read_text() and "\x1b" not in out.read_text()
     await queue.add_bulk([NewJob("fine", n) for n in range(1200)])
-    without = await cli.process("drain", queue.name, "--yes")
+    without = await cli("drain", queue.name, "--yes")
     assert (0, "") == (without.code, without.err)
+
+
+async def test_interrupted_work_says_how_far_it_came(
+    url: str, queue: Queue[Any, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is done stays done; Ctrl-C is passed on, and becomes exit code 130."""
+
+    async def total(queue: Queue[Any, Any]) -> int:
+        return 5
+
+    async def act(queue: Queue[Any, Any], on_progress: Callable[[int], None]) -> Done:
+        on_progress(await queue.promote_jobs(limit=2))
+        raise KeyboardInterrupt
+
+    async def plan(queue: Queue[Any, Any]) -> Plan:
+        raise NotImplementedError
+
+    order = Order(command="promote", plan=plan, act=act, total=total)
+
+    def run() -> None:
+        with exit_codes():
+            carry_out(order, queue.name, Place(url=url), Consent(), as_json=False)
+
+    with pytest.raises(SystemExit) as ended:
+        await asyncio.to_thread(run)
+    assert 130 == ended.value.code
+    said = "eventq: promote was stopped after 2 jobs or a few more: these are done, say it again for the rest\n"
+    assert ("", said) == capsys.readouterr()
+    assert ALL | {"delayed": 3, "waiting": 7} == await counts(queue)
 
 
 async def test_wrong_usage_ends_with_2(cli: CommandLine, queue: Queue[Any, Any], redis_client: redis.Redis) -> None:
