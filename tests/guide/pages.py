@@ -64,13 +64,15 @@ def find_blocks(page: str, text: str) -> list[Block]:
     """Return the blocks of a page's text. Raises PageError."""
     blocks: list[Block] = []
     lines = iter(enumerate(text.splitlines(), 1))
-    mark, file, follows = "", "", False
+    mark, file, follows, prose = "", "", False, ""
     for number, line in lines:
         if line.lstrip().startswith(("```", "~~~")):
             if not re.fullmatch(r"```[a-z]+", line):
                 raise PageError(f"{page}:{number}: a block begins with three backticks in the first column and a language")
             body = _until("```", lines, f"{page}:{number}")
             block = Block(page, number, line[3:], body, mark, file)
+            if file not in prose:
+                raise PageError(f"{block}: readers do not see that this is {file}: name it above the block")
             if block.language == "text":
                 blocks.append(_with_output(block, blocks.pop() if follows and blocks else None))
             else:
@@ -81,6 +83,7 @@ def find_blocks(page: str, text: str) -> list[Block]:
         elif found := _MARK.fullmatch(line):
             mark, file = found[1], found[2] or ""
         elif line.strip():
+            prose += line
             if mark in MARKS and mark:
                 raise PageError(f"{page}:{number - 1}: <!-- {mark} --> with no block under it")
             mark, file, follows = "", "", False

@@ -39,6 +39,7 @@ def test_first_example_is_about_twenty_lines() -> None:
         ("```python\n```\nthen\n```text\n```", "output of nothing"),
         ("```sh\ntrue\n```\n```text\n```", "output of nothing"),
         ("<!-- later -->\n```python\n```", "later"),
+        ("<!-- file: x.py -->\n```python\n```", "name it above"),
         ("<!-- file -->\n```python\n```", "has a name"),
         ("<!-- example -->\nwords\n```python\n```", "no block under it"),
         ("<!-- example -->\n```yaml\n```", "does not go with"),
