@@ -83,7 +83,11 @@ class SyncResults:
             while wait.outcome is None:
                 self._step(wait)
         finally:
-            self._leave(wait)
+            try:
+                self._leave(wait)
+            except BaseException:
+                self._leave(wait)  # interrupted: all of it again, which does no harm
+                raise
         return self._answer(job_id, wait.outcome)
 
     def close(self) -> None:
@@ -94,21 +98,21 @@ class SyncResults:
 
     def _join(self, wait: _Wait) -> None:
         with self._lock:
+            self._waits.setdefault(wait.job_id, []).append(wait)
             if self._leader is None:
                 self._leader, self._position = wait, None
-            self._waits.setdefault(wait.job_id, []).append(wait)
 
     def _leave(self, wait: _Wait) -> None:
         with self._lock:
-            if wait not in (same := self._waits.get(wait.job_id, [])):
-                return
-            same.remove(wait)
+            same = self._waits.get(wait.job_id, [])
+            if wait in same:
+                same.remove(wait)
             if not same:
-                del self._waits[wait.job_id]
+                self._waits.pop(wait.job_id, None)
             if self._leader is wait:
                 self._leader = next((each for each in self._everybody() if each.outcome is None), None)
-                if self._leader is not None:
-                    self._leader.wake.set()
+            if self._leader is not None:
+                self._leader.wake.set()
 
     def _everybody(self) -> list[_Wait]:
         return [wait for waits in self._waits.values() for wait in waits]

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from os import environ
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventq import EventqError, NewJob, QueueUnavailable, SyncQueue
+from eventq import EventqError, JobNotFound, NewJob, QueueUnavailable, SyncQueue
 from eventq.client import Server, SyncRunner
 from eventq.commands.core import Verb
 from eventq.events import AddedEvent, parse_entry
@@ -189,12 +189,27 @@ class Striker:
             strike()
         self.is_over.set()
 
+    def call(self, call: Callable[[], object]) -> int:
+        """Make a call again and again in the main thread until it is over; return how often it was interrupted."""
+        interrupted = 0
+        while not self.is_over.is_set():
+            try:
+                self.ready.set()
+                while not self.is_over.is_set():
+                    call()
+            except Interrupted:
+                interrupted += 1
+        return interrupted
+
 
 # Cut short in the middle of redis-py's connecting, a socket is closed by whoever collects it.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+cut_short = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@cut_short
 def test_interrupts_at_any_moment(url: str, queue_name: str, redis_client: redis.Redis) -> None:
     """Hundreds of interrupts of one thread, wherever it is: it goes on right after, the others never stop, no job is doubled."""
-    striker, interrupted = Striker(300), 0
+    striker = Striker(300)
     ids: list[str] = []
     unknown: list[str] = []
 
@@ -205,23 +220,16 @@ def test_interrupts_at_any_moment(url: str, queue_name: str, redis_client: redis
             except QueueUnavailable as error:
                 unknown.append(str(error))
 
-    def call_until_over() -> None:
-        striker.ready.set()
-        while not striker.is_over.is_set():
-            ids.append(queue.add("mine").id)
-            assert queue.get_job("nobody") is None
-            assert queue.is_paused() is False
+    def call() -> None:
+        ids.append(queue.add("mine").id)
+        assert queue.get_job("nobody") is None
+        assert queue.is_paused() is False
 
     with SyncQueue(queue_name, url=url) as queue, ThreadPoolExecutor(4) as pool, interrupts():
-        futures = [pool.submit(add_until_over) for _ in range(3)] + [pool.submit(striker.run)]
-        while not striker.is_over.is_set():
-            try:
-                call_until_over()
-            except Interrupted:
-                interrupted += 1
+        futures = [pool.submit(each) for each in (striker.run, *[add_until_over] * 3)]
+        interrupted = striker.call(call)
         for future in futures:
             future.result(PATIENCE)
-        assert queue.get_job(queue.add("last").id)
         print(f"{interrupted} interrupts, {len(ids)} adds, {len(unknown)} whose sender was interrupted")
         assert 270 < interrupted <= 300
         assert all("was interrupted; whether it took effect is unknown" in said for said in unknown)
@@ -229,6 +237,34 @@ def test_interrupts_at_any_moment(url: str, queue_name: str, redis_client: redis
         assert {1} == set(times.values())
         assert set(times) == stored(redis_client, queue) >= set(ids)
         assert len(ids) == len(set(ids))
+
+
+@cut_short
+def test_interrupts_of_whoever_reads_for_all(url: str, queue_name: str) -> None:
+    """A thread that waits for results is interrupted hundreds of times; the others keep their time, and miss no outcome."""
+    striker = Striker(300)
+
+    def wait_until_over() -> None:
+        while not striker.is_over.is_set():
+            with pytest.raises(TimeoutError):
+                job.result(0.02)
+
+    def call() -> None:
+        with pytest.raises(TimeoutError):
+            job.result(0.002)
+
+    with SyncQueue(queue_name, url=url) as queue, ThreadPoolExecutor(8) as pool, interrupts():
+        job = queue.add("late", delay=60)
+        futures = [pool.submit(each) for each in (striker.run, *[wait_until_over] * 3)]
+        assert 270 < striker.call(call) <= 300
+        patient = [pool.submit(job.result) for _ in range(2)]
+        for future in futures:
+            future.result(PATIENCE)
+        job.remove()
+        for future in patient:
+            with pytest.raises(JobNotFound):
+                future.result(PATIENCE)
+        assert {} == queue._results._waits
 
 
 # --- forks ------------------------------------------------------------------------------------------------------------
