@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["print_job"]
 
-#: Characters of data or result shown to people, lines of a log.
+#: Characters of data, result or error shown to people.
 _TEXT: Final = 4000
-LOG_LINES: Final = 100
+#: Entries of the stream that are read in no time.
+_QUICK: Final = 10 * ENTRIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ async def _read(queue_name: str, job_id: str, place: Place) -> _Found:
     async with open_queue(queue_name, place) as queue:
         [stored] = await queue.context.runner.run(get_jobs(queue.context.keys, [check_job_id(job_id)]))
         added_ms = stored.record.added_ms if isinstance(stored, StoredJob) else 0
-        with progress("reading events", await stream_size(queue), per_call=ENTRIES) as on_progress:
+        with progress("reading events", await stream_size(queue), per_call=_QUICK) as on_progress:
             timeline = await read_timeline(queue, job_id, added_ms, on_progress)
         if stored is None and not timeline.events:
             raise NotFound(f"job {job_id!r} is not in queue {queue_name!r}, and no event tells of it: never added, or long gone")

@@ -26,7 +26,7 @@ __all__ = ["TIMELINE_COLUMNS", "Timeline", "read_timeline", "timeline_rows"]
 
 #: Entries per call; each may hold 32 KiB.
 ENTRIES: Final = 32
-TIMELINE_COLUMNS: Final = (Column("time"), Column("after", right=True), Column("event"), Column("what", cut=True))
+TIMELINE_COLUMNS: Final = (Column("time"), Column("after", right=True), Column("event"), Column("what", wraps=True))
 #: Told by the columns before, by the job itself, or of no use to a reader.
 _HIDDEN: Final = frozenset({"job_id", "name", "traceparent", "tracestate", "job_ids"})
 _DETAIL: Final = 300
@@ -119,4 +119,4 @@ def _value(key: str, value: Any) -> str:
         return "yes"
     if key == "due" or isinstance(value, int | float):
         return str(value)
-    return quoted(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return quoted(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
