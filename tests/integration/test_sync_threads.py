@@ -17,6 +17,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
 from eventq import EventqError, JobNotFound, NewJob, QueueUnavailable, SyncQueue
 from eventq.client import Server, SyncRunner
@@ -29,8 +30,7 @@ from ..chaos.proxy import FaultProxy
 from .recorder import PATIENCE
 
 if TYPE_CHECKING:
-    import redis
-
+    from ..conftest import MakeServer
     from ..servers import TestServer
 
 THREADS = 8
@@ -125,6 +125,32 @@ def test_lost_replies(single_server: TestServer, queue_name: str, redis_client: 
         sha = load_script("add_jobs").sha
         assert 10 < sum(proxy.by_script[fault, sha] for fault in (Fault.LOSE_REPLY, Fault.DUPLICATE, Fault.CUT_REPLY, Fault.LATE))
         check_once(redis_client, queue, ids)
+
+
+def test_adds_through_restarts(make_server: MakeServer, queue_name: str) -> None:
+    """A server that saves every write is killed while four threads add: what an add returned is stored, once, and none fails."""
+    server = make_server("--appendonly", "yes", "--appendfsync", "always")
+    with SyncQueue(queue_name, url=server.url) as queue, ThreadPoolExecutor(4) as pool:
+        is_over = threading.Event()
+
+        def add_until_over() -> list[str]:
+            ids: list[str] = []
+            while not is_over.is_set():
+                ids.append(queue.add("j").id)
+            return ids
+
+        futures = [pool.submit(add_until_over) for _ in range(4)]
+        for _ in range(3):
+            queue.get_jobs(["waiting", "delayed"])
+            server.kill()
+            server.start()
+            queue.add("j", job_id=f"own-{time.monotonic_ns()}")
+        is_over.set()
+        ids = [job_id for future in futures for job_id in future.result(PATIENCE)]
+        with redis.Redis(host="127.0.0.1", port=server.port) as client:
+            own = {job_id for job_id in stored(client, queue) if job_id.startswith("own-")}
+            assert 3 == len(own) and 20 < len(ids)
+            check_once(client, queue, [*ids, *own])
 
 
 # --- interrupts -------------------------------------------------------------------------------------------------------
