@@ -60,7 +60,7 @@ def check_queue(lab: Lab) -> None:
         ]
         return
     jobs = _jobs(lab, stored)
-    check_columns(lab, stored, jobs)
+    check_columns(stored, jobs, lab.call(count_jobs(lab.keys)))
     events = check_stream(lab, stored)
     if events and events[0].seq == 1:
         check_history(events, jobs)
@@ -82,8 +82,8 @@ def _state(job: StoredJob) -> JobState:
     return JobState.WAITING if job.state is JobState.PAUSED else job.state
 
 
-def check_columns(lab: Lab, stored: dict[str, Any], jobs: dict[str, StoredJob]) -> None:
-    """Each job is in exactly one state column, nothing is stored of a job that is not there, counts and holes are right."""
+def check_columns(stored: dict[str, Any], jobs: dict[str, StoredJob], told: dict[JobState, int]) -> None:
+    """Each job is in exactly one state column, nothing is stored of a job that is not there, holes and what is told are right."""
     states = {job_id: _state(job) for job_id, job in jobs.items()}
     places: dict[str, list[JobState]] = defaultdict(list)
     for state, column in STATE_SETS.items():
@@ -108,7 +108,7 @@ def check_columns(lab: Lab, stored: dict[str, Any], jobs: dict[str, StoredJob]) 
     tally = Counter(states.values())
     holes = int(stored["meta"].get("holes", 0))
     assert len(stored.get("wait", [])) - tally[JobState.WAITING] == holes
-    counts = lab.call(count_jobs(lab.keys))
+    counts = dict(told)
     counts[JobState.WAITING] += counts.pop(JobState.PAUSED)
     assert {state: n for state, n in counts.items() if n} == dict(tally)
 

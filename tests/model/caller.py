@@ -22,7 +22,7 @@ from eventq.keys import COLUMNS
 from ..lua.invariants import check_queue
 from ..lua.lab import LEASE_MS, RULES, Clock, Lab
 from .choices import KEEPS, Pick, Risk
-from .model import Model
+from .managed import ManagedModel
 from .recount import Recount
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Caller(RuleBasedStateMachine):
         super().__init__()
         self.bench = bench
         self.lab = Lab(self.bench.url, next(self.bench.names), self.bench.clock)
-        self.model = Model(RULES)
+        self.model = ManagedModel(RULES)
         self.recount = Recount(self.lab)
         #: Every run ever handed out, by token, in order; zombies remember theirs.
         self.runs: dict[str, Claimed] = {}
@@ -103,7 +103,7 @@ class Caller(RuleBasedStateMachine):
         seen(answer)
         now = self.recount.now(name)
         assert self.earliest <= now, "time goes backwards"
-        self.earliest = now
+        self.earliest = self.model.now = now
         expected = expect(now, f"{name}.{number}.")
         self.model.calls[name] = (number, now)
         assert expected == same(answer), command
@@ -160,8 +160,8 @@ class Caller(RuleBasedStateMachine):
 
     def take_marker(self) -> None:
         """Be woken, as an idle worker is: what it leaves over, it has to tell the others."""
-        self.lab.redis("ZREM", self.lab.keys["marker"], 0, 1, 2, 3)
-        self.model.is_told = False
+        self.lab.redis("ZREM", self.lab.keys["marker"], 0, 1, 2, 3, "due")
+        self.model.is_told = self.model.is_due_told = False
 
     def _compare_again(self, writer: int, is_same: Callable[[Any], bool]) -> None:
         """Say what the answer must be when the call that was just made is repeated."""
@@ -169,11 +169,11 @@ class Caller(RuleBasedStateMachine):
         sent[-1] = (*sent[-1][:2], is_same)
 
     def _same_claim(self, reply: ClaimReply, again: ClaimReply) -> bool:
-        left = [job for job in reply.jobs if self.model.is_live(job.id, job.token)]
-        facts = [(job.id, job.token, job.fence, job.record, job.apart) for job in left]
-        return (reply.stale, facts) == (
-            again.stale,
-            [(job.id, job.token, job.fence, job.record, job.apart) for job in again.jobs],
+        left = [(job.id, job.token, job.fence) for job in reply.jobs if self.model.is_live(job.id, job.token)]
+        stored = self.recount.stored
+        return (reply.stale, left) == (again.stale, [(job.id, job.token, job.fence) for job in again.jobs]) and all(
+            (job.record, job.run, job.apart) == (stored["jobs"][job.id], stored["runs"][job.id], stored["data"].get(job.id, ""))
+            for job in again.jobs
         )
 
     def _stale_progress(self, updates: Sequence[ProgressUpdate]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 
 from eventq.commands.work import Retention
 from eventq.options import Keep
+from eventq.states import JobState
 
 from ..lua.lab import LEASE_MS, RULES
 
@@ -39,6 +40,7 @@ RETENTIONS = [RULES, Retention((3, 60_000), (1, -1)), Retention((-1, 20_000), (-
 ENDS: list[tuple[str, int, str]] = [
     ("completed", 0, ""), ("completed", 0, '"done"'), ("completed", 0, "1"), ("completed", 0, "null"),
     ("failed", 0, ""), ("exhausted", 0, ""), ("retry", 0, ""), ("retry", 5_000, ""),
+    ("postpone", 5_000, ""), ("postpone", 1, ""),
 ]  # fmt: skip
 
 WRITERS = st.integers(0, 2)
@@ -47,4 +49,22 @@ JOBS = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 LEASES = st.sampled_from([LEASE_MS, LEASE_MS // 3])
 STALLS = st.sampled_from([0, 1, 2, 2])
 RISKS: st.SearchStrategy[Risk] = st.sampled_from([(0, True), (1, True), (1, True), (1, False), (2, True), (2, False)])
+#: Who says something of a job: whether with the token of a run, and which.
+Sayer = tuple[bool, Pick]
+SAYERS: st.SearchStrategy[Sayer] = st.tuples(st.sampled_from([True, True, False]), RUNS)
+DELAYS = st.sampled_from([5_000, 60_000, 0, -1_000, 3_600_000])
+DATA = st.sampled_from(["2", '"small"', '"' + "y" * 1_100 + '"'])
+LINES = st.sampled_from(['"a"', '"line"', '"' + "z" * 20 + '"', '"' + "z" * 70 + '"'])
+#: Lines and bytes that are kept of a log here.
+LOG_KEPT = (2, 60)
+#: Where jobs go that come before those in line already.
+LINE_UP: list[dict[str, Any]] = [{"lifo": True}, {"priority": 1}]
+YOUNG = [*LINE_UP, {"delay": 60}]
+CLEANABLE = st.sampled_from([state for state in JobState if state is not JobState.WAITING_CHILDREN])
+GRACES = st.sampled_from([0, 0, 5, 3_600])
+LIMITS = st.sampled_from([None, None, None, 1, 4])
+#: What others do before a walk, and between its calls.
+_OTHERS = st.sampled_from(["claim", "release", "add", "promote", "remove", "raise", "lower", "settle", "again", "forget", "time"])
+BEFORE = st.lists(_OTHERS, max_size=2)
+MEANWHILE = st.lists(_OTHERS, max_size=3)
 SOME_RUNS = st.lists(RUNS, min_size=1, max_size=4)

@@ -100,7 +100,7 @@ class QueueMachine(Caller):
         for run, (_, (word, delay, result)) in zip(runs, ends, strict=False):
             spec = parse_record(run.record, run.apart).spec
             rule = spec.remove_on_complete if word == "completed" else spec.remove_on_fail
-            outcomes.append(outcome(run, word, delay if word == "retry" else rule, result=result))
+            outcomes.append(outcome(run, word, delay if word in ("retry", "postpone") else rule, result=result))
         updates = [progress(run, str(index)) for index, run in enumerate(runs)] if reports else []
         self.work(writer, wanted, outcomes=outcomes, updates=updates, risk=risk)
 

@@ -1,12 +1,13 @@
 """What a queue is meant to be, as a small Python value: told a call and the time it ran at, it says what must come of it.
 
-No Redis, no Lua, no columns: jobs, a line, ranks and tokens. It is compared with the server after every call.
+No Redis, no Lua, no columns: jobs, a line, ranks and tokens. It is compared with the server after every call. Here: adding,
+running, upkeep; managing is in managed.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from eventq.states import FINISHED, JobState
@@ -18,19 +19,30 @@ if TYPE_CHECKING:
 CALL_KEPT_MS = 86_400_000
 #: How many entries of the line, and how many prioritized jobs, one claim examines; how many it passed over stay at the head.
 EXAMINED, KEPT_AT_HEAD = 500, 100
+#: The counter of places begins here, so that there is room before the first one.
+FIRST_PLACE = 1 << 20
 STALLED = '{"type":"Stalled","message":"the worker stopped renewing its lease"}'
 
 
 @dataclass(slots=True)
 class ModelJob:
-    """One job. rank: its place among prioritized jobs, kept for good once it has one. rule: by which it is kept, once finished."""
+    """One job.
+
+    rank: its place among prioritized jobs, kept for good once it has one, unless its priority is changed. rule: by which it is
+    kept, once finished. ready: since when it may run (ms). lined_at: when it came into line. is_fresh: it was never moved.
+    """
 
     id: str
     priority: int
     lifo: bool
+    added: int
+    data: str
     state: JobState = JobState.WAITING
     token: str = "-"
     lease_ends: int = 0
+    ready: int = 0
+    lined_at: int = 0
+    is_fresh: bool = True
     due: tuple[int, int] = (0, 0)
     rank: tuple[int, int] | None = None
     starts: int = 0
@@ -42,6 +54,9 @@ class ModelJob:
     expires: int = 0
     result: str = ""
     progress: str = ""
+    #: The lines that are kept, and how many there ever were.
+    log: list[str] = field(default_factory=list)
+    logged: int = 0
 
     @property
     def counters(self) -> tuple[int, int, int, int]:
@@ -53,6 +68,21 @@ class ModelJob:
         """Whether only its own age, or nothing, ends it."""
         return self.rule == "forever" or self.rule.startswith("age:")
 
+    @property
+    def since(self) -> int:
+        """Since when it counts as being in its state, for cleaning: a delayed job since it was added."""
+        if self.state in FINISHED:
+            return self.finished
+        if self.state is JobState.ACTIVE:
+            return self.lease_ends
+        return self.added if self.state is JobState.DELAYED else self.ready
+
+    @property
+    def place(self) -> tuple[tuple[int, int], str]:
+        """Where it stands among prioritized jobs."""
+        assert self.rank
+        return self.rank, self.id
+
 
 class Model:
     """A queue. Every method is one call at one time; it returns what the server must answer."""
@@ -63,13 +93,17 @@ class Model:
         #: Entries of the line in order; one whose job is not waiting is a hole.
         self.line: list[str] = []
         self.paused = False
-        #: Whether idle workers would be woken for what is in line.
+        #: When the latest call ran.
+        self.now = 0
+        #: Whether idle workers would be woken for what is in line, and whether they must know of a job due before all others.
         self.is_told = True
+        self.is_due_told = False
         #: Entries that the latest claim passed over.
         self.passed_over: list[str] = []
         #: Writer -> number and time of its last call.
         self.calls: dict[str, tuple[int, int]] = {}
         self._order = 0
+        self._places = FIRST_PLACE
         self._swept_at = 0
         self._aged_at = 0
 
@@ -88,14 +122,17 @@ class Model:
         """Store what is not there yet; return the indexes of the others."""
         existing: list[int] = []
         tail: list[ModelJob] = []
+        earliest = self.next_due(now)
         for index, record in enumerate(records):
             if record.id in self.jobs:
                 existing.append(index)
                 continue
-            job = self.jobs[record.id] = ModelJob(record.id, record.options.priority, "l" in record.options.flags)
+            job = ModelJob(record.id, record.options.priority, "l" in record.options.flags, now, record.data, ready=now)
+            self.jobs[job.id] = job
             delay = int(record.place.removeprefix("+") or 0)
             if delay:
-                job.state, job.due = JobState.DELAYED, (now + delay, self._next())
+                self.is_due_told = self.is_due_told or earliest is None or delay < earliest
+                self._delay(job, now + delay)
             elif job.priority:
                 self._rank(job)
             elif job.lifo:
@@ -131,6 +168,7 @@ class Model:
             self.is_told = True
         for index, job in enumerate(claimed):
             job.state, job.token, job.lease_ends, job.starts = JobState.ACTIVE, f"{tokens}{index}", now + lease, job.starts + 1
+            job.is_fresh = False
         return stale, [(job.id, job.token) for job in claimed], self.next_due(now)
 
     def next_due(self, now: int) -> int | None:
@@ -162,7 +200,7 @@ class Model:
                 meet(job)
         self.line[:looked] = passed_over[:KEPT_AT_HEAD]
         self.line += passed_over[KEPT_AT_HEAD:]
-        ranked = self.of(JobState.PRIORITIZED, lambda job: job.rank) if looked < EXAMINED or passed_over else []
+        ranked = self.of(JobState.PRIORITIZED, lambda job: job.place) if looked < EXAMINED or passed_over else []
         for job in ranked[:EXAMINED]:
             if len(picked) < wanted:
                 meet(job)
@@ -171,15 +209,17 @@ class Model:
     def _settle(self, now: int, outcomes: Sequence[Outcome]) -> list[int]:
         stale: list[int] = []
         ended: dict[JobState, list[ModelJob]] = {state: [] for state in FINISHED}
+        again: list[tuple[ModelJob, int]] = []
         for index, outcome in enumerate(outcomes):
             if not self.is_live(outcome.job_id, outcome.token):
                 stale.append(index)
                 continue
             job = self.jobs[outcome.job_id]
             job.token, job.result = "-", outcome.body or job.result
-            job.fails += outcome.word != "completed"
-            if outcome.word == "retry":
-                self._retry(job, now, int(outcome.extra))
+            job.fails += outcome.word not in ("completed", "postpone")
+            job.releases += outcome.word == "postpone"
+            if outcome.word in ("retry", "postpone"):
+                again.append((job, int(outcome.extra)))
             else:
                 job.state = JobState.COMPLETED if outcome.word == "completed" else JobState.FAILED
                 job.finished, job.rule = now, str(outcome.extra)
@@ -187,14 +227,16 @@ class Model:
         aged_at = self._aged_at
         for state in FINISHED:
             self._keep(now, state, ended[state], aged_at)
-        return stale
-
-    def _retry(self, job: ModelJob, now: int, delay: int) -> None:
-        if delay:
-            job.state, job.due = JobState.DELAYED, (now + delay, self._next())
+        if again:
+            self._promote(now)  # what was due before these failed has waited longer
+        for job, delay in again:
             self.is_told = True
-        else:
-            self._line_up([job], at_head=False)
+            job.ready = now + delay
+            if delay:
+                self._delay(job, now + delay)
+            else:
+                self._line_up([job], at_head=False)
+        return stale
 
     def renew(self, now: int, lease: int, jobs: Sequence[Held]) -> list[int]:
         """Move the deadlines of live runs; return the indexes of the others."""
@@ -214,44 +256,6 @@ class Model:
         self._line_up([*released.values()], at_head=True)
         self.is_told = True
         return len(released)
-
-    # -- managing
-
-    def pause(self, _: int, paused: bool) -> bool:
-        """Pause or resume; return whether it changed anything."""
-        changed, self.paused, self.is_told = self.paused != paused, paused, True
-        return changed
-
-    def retry(self, _: int, ids: Sequence[str], state: JobState, *, reset: bool) -> str:
-        """Put finished jobs back in line; return a letter for each."""
-        verdict = ""
-        for job_id in ids:
-            job = self.jobs.get(job_id)
-            if job is None or job.state is not state:
-                verdict += "m" if job is None else "s"
-                continue
-            verdict += "r"
-            job.result, job.finished, job.rule, job.expires = "", 0, "", 0
-            if reset:
-                job.fails = job.stalls = 0
-            self._line_up([job], at_head=False)
-        self.is_told = True
-        return verdict
-
-    def remove(self, _: int, ids: Sequence[str]) -> str:
-        """Remove jobs that do not run; return a letter for each. One in the line leaves a hole."""
-        verdict = ""
-        for job_id in ids:
-            job = self.jobs.get(job_id)
-            if job is None:
-                verdict += "m"
-            elif job.state is JobState.ACTIVE:
-                verdict += "a"
-            else:
-                verdict += "d"
-                del self.jobs[job_id]
-        self.is_told = True
-        return verdict
 
     # -- upkeep
 
@@ -300,15 +304,23 @@ class Model:
         self._order += 1
         return self._order
 
+    def _delay(self, job: ModelJob, due: int) -> None:
+        job.state, job.due, job.ready = JobState.DELAYED, (due, self._next()), due
+
+    def _new_rank(self, priority: int) -> tuple[int, int]:
+        self._places += 1
+        return priority, self._places
+
     def _rank(self, job: ModelJob) -> None:
-        job.state, job.rank, self.is_told = JobState.PRIORITIZED, job.rank or (job.priority, self._next()), True
+        job.state, job.rank, self.is_told = JobState.PRIORITIZED, job.rank or self._new_rank(job.priority), True
+        job.lined_at = self.now
 
     def _line_up(self, jobs: Sequence[ModelJob], *, at_head: bool) -> None:
         """Into line: a ranked job at its own place, the others at the head or the tail."""
         self.is_told = self.is_told or bool(jobs)
         plain: list[str] = []
         for job in jobs:
-            job.token = "-"
+            job.token, job.lined_at = "-", self.now
             if job.rank:
                 job.state = JobState.PRIORITIZED
             else:
@@ -318,12 +330,17 @@ class Model:
 
     def _promote(self, now: int) -> int:
         due = [job for job in self.of(JobState.DELAYED, lambda job: job.due) if job.due[0] <= now]
-        for job in due:
+        self._into_line(due)
+        return len(due)
+
+    def _into_line(self, jobs: Sequence[ModelJob]) -> None:
+        """What was delayed: a job with a priority to its place there, the others to the tail, or the head."""
+        for job in jobs:
+            job.is_fresh = False
             if job.priority:
                 self._rank(job)
             else:
                 self._line_up([job], at_head=job.lifo)
-        return len(due)
 
     def _forget(self, jobs: Iterable[ModelJob]) -> None:
         for job in list(jobs):

@@ -175,6 +175,125 @@ MUTANTS: Final = (
         "delayed jobs are promoted early",
         (("lua/include/promote.lua", "'(' .. (now + 1), 'LIMIT'", "'+inf', 'LIMIT'"),),
     ),
+    # -- managing
+    Mutant(
+        "clean of finished jobs ignores the cutoff",
+        (("lua/clean_jobs.lua", "'-inf', cutoff, 'LIMIT', 0, most)", "'-inf', now, 'LIMIT', 0, most)"),),
+    ),
+    Mutant(
+        "clean leaves the timer of a job with an age of its own",
+        (("lua/clean_jobs.lua", "  if #gone > 0 then redis.call('ZREM', timers_key, unpack(timers)) end\n", ""),),
+    ),
+    Mutant(
+        "clean of the line ignores the cutoff",
+        (("lua/include/clean_line.lua", "if from and from > cutoff then", "if from and from > now then"),),
+    ),
+    Mutant(
+        "clean pops an entry whose job stays",
+        (("lua/include/clean_line.lua", "      is_prefix = false\n", ""),),
+    ),
+    Mutant(
+        "clean does not count the holes it leaves",
+        (
+            (
+                "lua/include/clean_line.lua",
+                "if #gone ~= popped then redis.call('HINCRBY', meta_key, 'holes', #gone - popped) end\n",
+                "",
+            ),
+        ),
+    ),
+    Mutant(
+        "an own id that was added again ends a walk of the line",
+        (("lua/include/clean_line.lua", "in_order = not meta[5] or meta[5] == '0'", "in_order = true"),),
+    ),
+    Mutant(
+        "a walk of a set passes over one after each slice",
+        (("lua/include/clean_set.lua", "redis.call('ZRANK', key, kept) + 1", "redis.call('ZRANK', key, kept) + 2"),),
+    ),
+    Mutant(
+        "a walk of a set passes over one when the last that stayed has left",
+        (("lua/include/clean_set.lua", "'-inf', '(' .. score) end", "'-inf', '(' .. score) + 1 end"),),
+    ),
+    Mutant(
+        "clean takes running jobs whose lease goes on",
+        (("lua/include/clean_leases.lua", "math.min(cutoff, now)", "now + 60000"),),
+    ),
+    Mutant(
+        "clean of running jobs does not say that they stalled",
+        (("lua/include/clean_leases.lua", "emit('stalled', stalled)\n", ""),),
+    ),
+    Mutant(
+        "a promoted job stays delayed",
+        (("lua/include/promote.lua", "  redis.call('ZREM', delayed_key, unpack(ids))\n", ""),),
+    ),
+    Mutant(
+        "a promoted job counts as ready since it was due",
+        (("lua/promote_jobs.lua", "into_line(chosen, now_text)", "into_line(chosen)"),),
+    ),
+    Mutant(
+        "change_priority does not count the hole it leaves",
+        (
+            (
+                "lua/change_priority.lua",
+                "if previous == 'waiting' then redis.call('HINCRBY', meta_key, 'holes', 1) else",
+                "if previous ~= 'waiting' then",
+            ),
+        ),
+    ),
+    Mutant(
+        "change_priority of a running job keeps its old place",
+        (("lua/change_priority.lua", "run.state, run.place = state, place", "run.state = state"),),
+    ),
+    Mutant(
+        "lifo among equals stands second",
+        (("lua/include/first_place.lua", "tonumber(first) - 1", "tonumber(first) + 1"),),
+    ),
+    Mutant(
+        "change_delay tells nobody of a job due before all others",
+        (("lua/change_delay.lua", "  local soonest = due\n", "  local soonest = due + 1e15\n"),),
+    ),
+    Mutant(
+        "update_data leaves the flag of data kept apart",
+        (("lua/update_data.lua", "flags = string.gsub(flags, 'd', '') ..", "flags = flags .."),),
+    ),
+    Mutant(
+        "update_data takes any token",
+        (("lua/update_data.lua", "is_held(id, ARGV[4], record)", "is_held(id, '', record)"),),
+    ),
+    Mutant(
+        "add_log takes any token",
+        (("lua/add_log.lua", "is_held(id, ARGV[4], '')", "is_held(id, '', '')"),),
+    ),
+    Mutant(
+        "a log keeps every line that fits",
+        (("lua/add_log.lua", "while kept > tonumber(ARGV[6]) or #lines", "while #lines"),),
+    ),
+    Mutant(
+        "postpone charges an attempt",
+        (("lua/include/postpone.lua", "' ' .. fails .. ' '", "' ' .. (fails + 1) .. ' '"),),
+    ),
+    Mutant(
+        "a retried job stands before what was due",
+        (("lua/include/settle.lua", "      came_back = promote(100)\n", "      came_back = 0\n"),),
+    ),
+    Mutant(
+        "obliterate leaves a column",
+        (("lua/obliterate_queue.lua", "for index = 8, 28 do", "for index = 9, 28 do"),),
+    ),
+    Mutant(
+        "obliterate takes whatever queue there is",
+        (
+            (
+                "lua/obliterate_queue.lua",
+                "if redis.call('HGET', meta_key, 'epoch') ~= ARGV[3] then return {'OK', 'other', 0} end\n",
+                "",
+            ),
+        ),
+    ),
+    Mutant(
+        "obliterate takes a queue at work",
+        (("lua/obliterate_queue.lua", "if running > 0 and ARGV[4] ~= '1' then", "if running < 0 then"),),
+    ),
     # -- the worker and its client
     Mutant(
         "runner takes a new number when it repeats a call",

@@ -12,15 +12,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from eventq.operations import managing
+
 from ..lua.lab import Clock
 from ..servers import TestServer
 from .caller import Bench
-from .machine import QueueMachine
+from .machine_managing import ManagedMachine
 
 
 @pytest.fixture
-def bench(server: TestServer, queue_name: str, clock: Clock) -> Iterator[Bench]:
-    """What the examples share."""
+def bench(server: TestServer, queue_name: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """What the examples share. Operations go in steps of three jobs, so that small queues take several."""
+    monkeypatch.setattr(managing, "SLICE_JOBS", 3)
     made = Bench(server.unix_url, queue_name, clock)
     yield made
     made.close()
@@ -31,8 +34,8 @@ def explore(bench: Bench, examples: int, steps: int, part: int = 0) -> None:
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(2**32))
 
     @hypothesis.seed(seed + part)
-    def machine() -> QueueMachine:
-        return QueueMachine(bench)
+    def machine() -> ManagedMachine:
+        return ManagedMachine(bench)
 
     began, used = time.monotonic(), time.process_time()
     print(f"model: seed {seed}; again with SEED={seed}")
