@@ -56,7 +56,7 @@ _DONE = Called()
 class BaseJob(Generic[DataT, ResultT]):
     """What a job says of itself, as of when it was read."""
 
-    __slots__ = ("_context", "_data", "_stored_progress", "id", "record", "run")
+    __slots__ = ("_context", "_data", "_outcome", "_stored_progress", "id", "record", "run")
 
     def __init__(
         self,
@@ -67,9 +67,12 @@ class BaseJob(Generic[DataT, ResultT]):
         run: Run = NEVER_RUN,
         *,
         progress: Any = None,
+        outcome: str | None = None,
     ) -> None:
         self._context = context
         self._stored_progress = progress
+        #: The stored result of a completed job, the stored error of one whose last attempt failed.
+        self._outcome = outcome
         self.id = job_id
         self.record = record
         self.run = run
@@ -132,6 +135,16 @@ class BaseJob(Generic[DataT, ResultT]):
         return time_of(ms) if (ms := self.run.ready_ms or self.record.due_ms) else None
 
     @property
+    def error(self) -> JobErrorInfo | None:
+        """Why its last attempt that failed did so: type, message and traceback, as stored when the job was looked up.
+
+        None for a completed job, one that never failed, and one that was retried by hand.
+        """
+        if self._outcome is None or self.run.state == JobState.COMPLETED:
+            return None
+        return stored_error(self._outcome)
+
+    @property
     def progress(self) -> Any:
         """The last progress reported: a number or a JSON object; None for none."""
         return self._stored_progress
@@ -159,11 +172,12 @@ class Job(BaseJob[DataT, ResultT]):
         *,
         outcomes: Outcomes | None = None,
         progress: Any = None,
+        outcome: str | None = None,
         fence: int = 0,
         token: str = "",
         report: Callable[[str, str], None] | None = None,
     ) -> None:
-        super().__init__(context, job_id, record, data, run, progress=progress)
+        super().__init__(context, job_id, record, data, run, progress=progress, outcome=outcome)
         self._runner = context.runner
         self._outcomes = outcomes
         self._token = token
@@ -259,16 +273,14 @@ class Job(BaseJob[DataT, ResultT]):
         await self._runner.perform(changing.clear(self._context.keys, self.id, keep))
 
     def _from_anywhere(self, call: Coroutine[Any, Any, None]) -> Called:
-        """Return the call to be awaited on the loop; in a processor's thread make it and wait for it."""
+        """Return the call to be awaited on the loop; in a thread beside the running loop make it and wait for it."""
         loop = self._runner.loop
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            if loop is None:
-                call.close()
-                raise
-            asyncio.run_coroutine_threadsafe(call, loop).result()
-            return _DONE
+            if loop is not None and loop.is_running():
+                asyncio.run_coroutine_threadsafe(call, loop).result()
+                return _DONE
         return Called(call)
 
 
@@ -311,6 +323,7 @@ def job_of(context: QueueContext[DataT, ResultT], stored: StoredJob, outcomes: O
         stored.run,
         outcomes=outcomes,
         progress=stored_progress(stored.progress),
+        outcome=stored.result,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -96,6 +98,22 @@ class JobOptions:
         elif "delay" in said:
             said.setdefault("at", None)
         return replace(defaults, **said)
+
+
+def options_of(arguments: OptionArguments) -> JobOptions | None:
+    """Return the options said as keyword arguments, None when there are none. Raises TypeError for one that is none of ours."""
+    if not arguments:
+        return None
+    try:
+        return JobOptions(**arguments)
+    except TypeError:
+        known = OptionArguments.__annotations__
+        for name in arguments:
+            if name not in known:
+                near = difflib.get_close_matches(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(), known, 1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise TypeError(f"add() has no option {name!r}: {hint}options are {', '.join(known)}") from None
+        raise
 
 
 class Spec(msgspec.Struct, omit_defaults=True, frozen=True):

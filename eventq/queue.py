@@ -13,7 +13,7 @@ from eventq.context import DataT, NewJob, QueueContext, ResultT
 from eventq.errors import BulkAddError
 from eventq.job import Job, job_of
 from eventq.limits import Limits
-from eventq.options import JobOptions
+from eventq.options import JobOptions, options_of
 from eventq.producer import Producer
 from eventq.queue_calls import QueueCalls
 from eventq.queue_events import EventStream
@@ -110,7 +110,7 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
         own `job_id` that exists returns the stored job. Raises InvalidJob (nothing stored), ServerRefused, QueueUnavailable
         (unknown whether stored). If cancelled, the job may have been added.
         """
-        record = self.context.record(name, data, JobOptions(**options) if options else None)
+        record = self.context.record(name, data, options_of(options))
         if not (self._listener.is_ready and self.context.is_registered):
             await self.ready()
         added_ms = await self._producer.add(record)

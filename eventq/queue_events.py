@@ -176,6 +176,8 @@ class EventStream:
             newest = await run_verb(last_entry(keys))
             if not newest:
                 return Position(epoch, "0-0", seq)
+            if newest[0].fields.get("kind") == ObliteratedEvent.kind:
+                return Position(epoch, newest[0].id, 0)
             end = _end_of(newest[0])
             # The newest entry may be none of ours: then what the queue says counts, if nothing came between.
             if end is not None or (epoch, seq) == await run_verb(stream_state(keys)):

@@ -42,7 +42,8 @@ class QueueScheduler(Scheduling[Any, Any]):
     """Upkeep of one queue, and its schedules. Every worker carries one; run it alone where no worker is up all the time.
 
     Any number may run: each step is one script that checks before it writes, and a slot of a schedule becomes one job.
-    `async with`, or `await run()` until cancelled. Redis away: it carries on when Redis is back. About one request a second while idle.
+    `async with`, or `await run()` until cancelled. Redis away: it carries on when Redis is back. About one request a second while
+    idle.
     """
 
     def __init__(

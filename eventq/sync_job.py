@@ -35,8 +35,9 @@ class SyncJob(BaseJob[DataT, ResultT]):
         *,
         results: SyncResults,
         progress: Any = None,
+        outcome: str | None = None,
     ) -> None:
-        super().__init__(context, job_id, record, data, run, progress=progress)
+        super().__init__(context, job_id, record, data, run, progress=progress, outcome=outcome)
         self._runner = context.runner
         self._results = results
 
@@ -101,4 +102,5 @@ def sync_job_of(context: SyncContext[DataT, ResultT], stored: StoredJob, results
         stored.run,
         results=results,
         progress=stored_progress(stored.progress),
+        outcome=stored.result,
     )

@@ -15,7 +15,7 @@ from eventq.context import DataT, NewJob, ResultT
 from eventq.errors import BulkAddError
 from eventq.limits import Limits
 from eventq.operations import managing, reading
-from eventq.options import JobOptions
+from eventq.options import JobOptions, options_of
 from eventq.records import Record, UnreadableRecord
 from eventq.states import JobState, still_to_run
 from eventq.sync_context import SyncContext
@@ -112,7 +112,7 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
         `job_id` that exists returns the stored job. Raises InvalidJob (nothing stored), ServerRefused, QueueUnavailable
         (unknown whether stored). If interrupted, the job may have been added.
         """
-        record = self.context.record(name, data, JobOptions(**options) if options else None)
+        record = self.context.record(name, data, options_of(options))
         if not self.context.is_registered:
             self.context.register()
         added_ms = self._producer.add(record)

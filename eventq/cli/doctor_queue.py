@@ -10,9 +10,10 @@ from eventq.cli.findings import OK, PROBLEM, WARNING, Finding
 from eventq.cli.text import age, number
 from eventq.commands.events import first_entry, server_time
 from eventq.commands.inspect import consumers, count_scores, first_of_set, line_length, queue_meta, stream_length
-from eventq.commands.read import count_jobs, get_jobs, list_jobs
+from eventq.commands.read import count_jobs, get_jobs
 from eventq.commands.schedules import list_schedules
 from eventq.limits import EVENT_RETENTION, READER_LIVE_MS
+from eventq.operations.reading import ids_of
 from eventq.records import StoredJob, UnreadableRecord
 from eventq.states import JobState
 
@@ -129,7 +130,7 @@ async def _oldest(runner: AsyncRunner, keys: QueueKeys, queue: QueueState) -> Fi
     if not queue.in_line:
         return None
     state = JobState.PRIORITIZED if queue.in_line == queue.counts[JobState.PRIORITIZED] else JobState.WAITING
-    ids = await runner.run(list_jobs(keys, state, 0, 1, newest_first=False))
+    ids = await runner.perform(ids_of(keys, state, 0, 1, newest_first=False))
     job = (await runner.run(get_jobs(keys, ids)))[0] if ids else None
     if not isinstance(job, StoredJob):
         return None

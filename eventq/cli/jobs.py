@@ -11,7 +11,8 @@ from eventq.cli.runtime import run_async, say
 from eventq.cli.tables import STYLES, Column, Styled, print_json_line, print_table
 from eventq.cli.text import age, number, shorten
 from eventq.commands.events import server_time
-from eventq.commands.read import count_jobs, get_jobs, is_paused, list_jobs
+from eventq.commands.read import count_jobs, get_jobs, is_paused
+from eventq.operations.reading import ids_of
 from eventq.records import StoredJob, UnreadableRecord
 from eventq.states import JobState
 
@@ -109,8 +110,8 @@ async def _search(queue: Queue[Any, Any], state: JobState, wanted: JobsWanted) -
     while at < end:
         size = min(_PAGE, end - at)
         listed = JobState.WAITING if state is JobState.PAUSED else state
-        command = list_jobs(queue.context.keys, listed, at, size, newest_first=not wanted.oldest_first)
-        ids = await queue.context.runner.run(command)
+        steps = ids_of(queue.context.keys, listed, at, size, newest_first=not wanted.oldest_first)
+        ids = await queue.context.runner.perform(steps)
         read = await queue.context.runner.run(get_jobs(queue.context.keys, ids)) if ids else []
         for index, job in enumerate(read):
             if job is not None and (wanted.name is None or (isinstance(job, StoredJob) and job.record.name == wanted.name)):

@@ -69,7 +69,7 @@ class Recovery:
             raise refusal(fault, self._what) from fault
         waited, pause = monotonic() - self._began, self._pause
         if is_closed or (self._patience is not None and waited + pause > self._patience):
-            raise unavailable(self._what, self._server.where, waited, fault) from fault
+            raise unavailable(self._what, self._server.asked, waited, fault) from fault
         self._pause = min(pause * 2, self._longest_pause)
         if remedy is Remedy.RECONNECT:
             self._server.node_failed(self.tried)

@@ -51,6 +51,10 @@ class Server:
         if scheme not in SCHEMES or "://" not in self._url:
             raise ConfigurationError(f"url {redact(self._url)!r}: must start with {', '.join(f'{s}://' for s in SCHEMES)}")
         self.where = redact(self._url)
+        #: The same for whom it does not answer: who gave no URL learns that one may be given.
+        self.asked = self.where
+        if url is None and not os.environ.get("EVENTQ_URL"):
+            self.asked += " (neither url= nor EVENTQ_URL says where the server is; embedded:// starts one here)"
         try:
             self.address = parse_address(self._url)
         except ValueError:  # its text may quote a part of the password

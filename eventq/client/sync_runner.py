@@ -122,7 +122,7 @@ class SyncRunner:
         left = until - monotonic()
         if left <= 0 and self._fault is not None:
             # Its patience went by while it waited behind a call that nobody answered: whoever queues up learns it together.
-            raise unavailable(what, self._server.where, self._patience, self._fault) from self._fault
+            raise unavailable(what, self._server.asked, self._patience, self._fault) from self._fault
         recovery = Recovery(
             self._server,
             what,

@@ -45,11 +45,16 @@ def _parse_jobs(reply: list[Any]) -> list[StoredJob | UnreadableRecord | None]:
     return jobs
 
 
-def list_jobs(keys: QueueKeys, state: JobState, start: int, limit: int, *, newest_first: bool) -> Command[list[str]]:
-    """List the ids of one page of a state (at most 500), in line order or by time."""
+def list_jobs(
+    keys: QueueKeys, state: JobState, start: int, limit: int, *, newest_first: bool, cursor: str = ""
+) -> Command[tuple[list[str], str]]:
+    """List the ids of one page of a state (at most 500), in line order or by time; and the cursor to go on with ('' at the end).
+
+    A call looks at 2,000 entries of a line with holes at most, so it may find fewer than there are.
+    """
     script = load_script("list_jobs")
-    args = [state.value, start, limit, "1" if newest_first else "0"]
-    return Command(script, script.keys(keys), args, lambda reply: list(reply[1]), numbered=False)
+    args = [state.value, start, limit, "1" if newest_first else "0", cursor]
+    return Command(script, script.keys(keys), args, lambda reply: (list(reply[1]), reply[2]), numbered=False)
 
 
 def list_finished(keys: QueueKeys, state: JobState, until: str, start: int, limit: int) -> Command[tuple[str, list[str]]]:

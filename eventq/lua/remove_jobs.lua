@@ -28,7 +28,10 @@ for index, id in ipairs(ids) do
   else
     if not state then
       local due, priority = string.match(records[index], '^1\t%d+\t(%d*)\t(%d*)')
-      state = due and due ~= '' and 'delayed' or priority and priority ~= '' and 'prioritized' or 'waiting'
+      -- Of a record that cannot be read only the columns know where its job stands.
+      local is_due = due and due ~= '' or not due and redis.call('ZSCORE', delayed_key, id)
+      local is_ranked = priority and priority ~= '' or not due and redis.call('ZSCORE', prioritized_key, id)
+      state = is_due and 'delayed' or is_ranked and 'prioritized' or 'waiting'
     end
     verdicts[index], seen[id] = 'd', true
     gone[state] = gone[state] or {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eventq.checks import check_whole
 from eventq.commands.read import count_priorities, get_jobs, is_paused, job_logs, list_jobs
@@ -13,9 +13,9 @@ from eventq.records import UnreadableRecord
 from eventq.states import JobState, parse_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
-    from eventq.commands.core import Steps
+    from eventq.commands.core import Command, Steps, Verb
     from eventq.keys import QueueKeys
     from eventq.records import StoredJob
 
@@ -50,10 +50,23 @@ def page(
             if paused is not (state is JobState.PAUSED):
                 continue
             listed = JobState.WAITING
-        ids = yield list_jobs(keys, listed, start, limit, newest_first=not ascending)
+        ids = yield from ids_of(keys, listed, start, limit, newest_first=not ascending)
         if ids:
             found += [job for job in (yield get_jobs(keys, ids)) if job is not None]
     return found
+
+
+def ids_of(
+    keys: QueueKeys, state: JobState, start: int, limit: int, *, newest_first: bool
+) -> Generator[Command[Any] | Verb[Any], Any, list[str]]:
+    """List the ids of one page of a state, in as many calls as its holes take."""
+    ids: dict[str, None] = {}
+    cursor = ""
+    while True:
+        found, cursor = yield list_jobs(keys, state, start, limit - len(ids), newest_first=newest_first, cursor=cursor)
+        ids |= dict.fromkeys(found)
+        if not cursor or len(ids) >= limit:
+            return list(ids)[:limit]
 
 
 def counts_per_priority(keys: QueueKeys, priorities: Iterable[int]) -> Steps[dict[int, int]]:

@@ -532,3 +532,30 @@ async def test_promoted_jobs_keep_their_priority_and_their_order(url: str, queue
         assert await order(queue) == ["a", "b", "c", "y", "z"]
         with pytest.raises(InvalidState, match="only a delayed job can be promoted"):
             await (await queue.add("n")).promote()
+
+
+async def test_a_reader_that_comes_after_the_end_has_lost_nothing(url: str, queue_name: str) -> None:
+    """It begins with the new epoch, whether that has an event already or not."""
+    async with Queue(queue_name, url=url) as queue:
+        await queue.add_bulk([NewJob("n") for _ in range(20)])
+        await queue.obliterate()
+        async with queue.events() as stream:
+            first, second = await queue.add("n"), await queue.add("n")
+            events = [await anext(stream) for _ in range(2)]
+            assert [(event.kind, event.seq) for event in events] == [("added", 1), ("added", 2)]
+            assert [getattr(event, "job_id", "") for event in events] == [first.id, second.id]
+            assert stream.lost == 0
+
+
+def test_a_call_outside_of_the_loop_hangs_nobody(url: str, queue_name: str) -> None:
+    """Where the loop stands still, a log line is a call to be awaited, as elsewhere."""
+    with asyncio.Runner() as runner:
+        queue: Queue[Any, Any] = Queue(queue_name, url=url)
+        job = runner.run(queue.add("n"))
+
+        async def awaited(call: Any) -> None:
+            await call
+
+        runner.run(awaited(job.log("line")))
+        assert runner.run(job.get_logs()) == ["line"]
+        runner.run(queue.close())

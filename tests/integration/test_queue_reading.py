@@ -440,3 +440,26 @@ async def test_jobs_know_their_runs(url: str, queue_name: str) -> None:
             stored = await queue.get_job(job.id)
             assert stored is not None and stored.started_at and stored.finished_at
             assert (stored.attempt, stored.run.starts, stored.run.fails) == (2, 2, 1)
+
+
+async def test_a_job_that_is_looked_up_says_why_it_failed(url: str, queue_name: str) -> None:
+    """Its error as stored, until it completes or is retried by hand."""
+
+    async def work(job: Job[Any, Any]) -> str:
+        if job.attempt == 1:
+            raise ValueError("no use")
+        return "well"
+
+    async with Queue(queue_name, url=url) as queue:
+        once = await queue.add("once")
+        twice = await queue.add("twice", attempts=2)
+        assert once.error is None
+        await Worker(queue, work, burst=True).run()
+        (failed,), (done,) = await queue.get_jobs("failed"), await queue.get_jobs("completed")
+        assert (failed.id, done.id) == (once.id, twice.id)
+        assert failed.error and (failed.error.type, failed.error.message) == ("ValueError", "no use")
+        assert "ValueError: no use" in failed.error.traceback
+        assert done.error is None
+        await failed.retry()
+        (waiting,) = await queue.get_jobs("waiting")
+        assert waiting.error is None

@@ -204,7 +204,14 @@ class Lab:
 
     def ids(self, state: JobState, start: int = 0, limit: int = 500, *, newest_first: bool = False) -> list[str]:
         """List the ids of a state."""
-        return self.call(list_jobs(self.keys, state, start, limit, newest_first=newest_first))
+        ids: dict[str, None] = {}
+        cursor = ""
+        while True:
+            command = list_jobs(self.keys, state, start, limit - len(ids), newest_first=newest_first, cursor=cursor)
+            found, cursor = self.call(command)
+            ids |= dict.fromkeys(found)
+            if not cursor or len(ids) == limit:
+                return list(ids)
 
     def counts(self) -> dict[str, int]:
         """Return the states that have jobs."""

@@ -106,3 +106,13 @@ def test_remove_goes_by_where_a_job_stands_now(lab: Lab) -> None:
     assert lab.call(remove_jobs(lab.keys, ["due", "again"])) == "dd"
     assert (lab.meta("holes"), lab.counts()) == ("1", {})
     assert lab.claim(5).jobs == []
+
+
+def test_what_cannot_be_read_is_removed_from_where_it_stands(lab: Lab) -> None:
+    """A damaged record says nothing of its state; holes and counts stay right all the same."""
+    lab.add(new(job_id="waiting"), new(job_id="late", delay=60), new(job_id="ranked", priority=2))
+    for job_id in ("waiting", "late", "ranked"):
+        lab.redis("HSET", lab.keys["jobs"], job_id, "damaged")
+    assert lab.call(remove_jobs(lab.keys, ["late", "ranked", "waiting"])) == "ddd"
+    assert (lab.counts(), lab.meta("holes")) == ({}, "1")
+    assert (lab.members("delayed"), lab.members("prioritized")) == ([], [])

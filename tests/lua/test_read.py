@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from eventq.commands.manage import pause_queue, remove_jobs
-from eventq.commands.read import get_jobs
+from eventq.commands.read import get_jobs, list_jobs
 from eventq.records import StoredJob
 from eventq.states import JobState
 
@@ -113,3 +113,20 @@ def test_a_paused_queue_says_so_of_each_job(lab: Lab) -> None:
     lab.call(pause_queue(lab.keys))
     assert [lab.state(job_id) for job_id in "wdp"] == ["paused", "delayed", "prioritized"]
     assert lab.ids(JobState.WAITING) == ["w"]
+
+
+def test_a_line_of_holes_is_listed_in_bounded_calls(lab: Lab) -> None:
+    """However many entries are none, a call looks at 2,000 of them, and the next one goes on behind them; either way round."""
+    for start in range(0, 5_000, 500):
+        lab.add(*[new(job_id=f"j{start + number:04}") for number in range(500)])
+    kept = ["j0000", "j2500", "j2501", "j4999"]
+    ids = [f"j{number:04}" for number in range(5_000) if f"j{number:04}" not in kept]
+    for start in range(0, len(ids), 500):
+        lab.call(remove_jobs(lab.keys, ids[start : start + 500]))
+    first, cursor = lab.call(list_jobs(lab.keys, JobState.WAITING, 0, 10, newest_first=False))
+    assert (first, cursor) == (["j0000"], "2000 0")
+    assert lab.ids(JobState.WAITING) == kept
+    assert lab.ids(JobState.WAITING, newest_first=True) == kept[::-1]
+    assert lab.ids(JobState.WAITING, 1, 2) == kept[1:3]
+    assert lab.ids(JobState.WAITING, 3, 1) == kept[3:]
+    assert lab.ids(JobState.WAITING, 1, 1, newest_first=True) == ["j2501"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eventq.commands.events import Position, hold_consumer
-from eventq.commands.manage import pause_queue, resume_queue
+from eventq.commands.manage import obliterate_queue, pause_queue, resume_queue
 from eventq.commands.upkeep import ENTRIES, trim_events
 
 from .lab import DAY_MS, Lab, new
@@ -131,7 +131,8 @@ def test_a_reader_that_saved_nothing_holds_nothing(lab: Lab) -> None:
 
 def hold(lab: Lab, name: str, *, seq: int, holder: str = "me") -> None:
     """Save a reader's position."""
-    assert lab.call(hold_consumer(lab.keys, name, holder, 10_000, position=Position("e", f"{seq}-0", seq))).held
+    position = Position(lab.meta("epoch") or "", f"{seq}-0", seq)
+    assert lab.call(hold_consumer(lab.keys, name, holder, 10_000, position=position)).held
 
 
 def test_one_process_holds_a_name(lab: Lab) -> None:
@@ -181,3 +182,30 @@ def test_names_are_apart(lab: Lab) -> None:
     hold(lab, "a", seq=3)
     fresh = lab.call(hold_consumer(lab.keys, "b", "somebody", 10_000))
     assert (fresh.held, fresh.position, fresh.state) == (True, Position(), "")
+
+
+def obliterate_and_add(lab: Lab, before: int, after: int) -> None:
+    """End an epoch of so many events and begin another."""
+    lab.add(*[new() for _ in range(before)])
+    lab.call(obliterate_queue(lab.keys, lab.meta("epoch") or "", force=False))
+    for _ in range(after):
+        lab.add(new())
+
+
+def test_the_end_of_an_epoch_holds_back_no_trimming(lab: Lab) -> None:
+    """Its number is higher than those that follow; it goes with them, when they are too many."""
+    obliterate_and_add(lab, before=300, after=40)
+    assert lab.call(trim_events(lab.keys, (5, DAY_MS, DAY_MS, DAY_MS)))
+    lab.call(trim_events(lab.keys, (5, DAY_MS, DAY_MS, DAY_MS)))
+    assert len(lab.entries()) == 5
+    assert [event.kind for event in lab.events()] == ["added"] * 5
+
+
+def test_the_end_of_an_epoch_stays_for_its_time(lab: Lab) -> None:
+    """Readers that are away are told of it within a day."""
+    obliterate_and_add(lab, before=300, after=3)
+    lab.call(trim_events(lab.keys))
+    assert next(event.kind for event in lab.events()) == "obliterated"
+    lab.advance(DAY_MS / 1000 + 1)
+    lab.call(trim_events(lab.keys))
+    assert lab.entries() == []

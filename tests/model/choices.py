@@ -60,11 +60,14 @@ LOG_KEPT = (2, 60)
 #: Where jobs go that come before those in line already.
 LINE_UP: list[dict[str, Any]] = [{"lifo": True}, {"priority": 1}]
 YOUNG = [*LINE_UP, {"delay": 60}]
-CLEANABLE = st.sampled_from([state for state in JobState if state is not JobState.WAITING_CHILDREN])
-GRACES = st.sampled_from([0, 0, 5, 3_600])
+_SETS = (JobState.PRIORITIZED, JobState.DELAYED)
+CLEANABLE = st.sampled_from([*_SETS, *[state for state in JobState if state is not JobState.WAITING_CHILDREN]])
+GRACES = st.sampled_from([5, 3_600, 0])
 LIMITS = st.sampled_from([None, None, None, 1, 4])
 #: What others do before a walk, and between its calls.
-_OTHERS = st.sampled_from(["claim", "release", "add", "promote", "remove", "raise", "lower", "settle", "again", "forget", "time"])
+_OTHERS = st.sampled_from(
+    ["claim", "release", "add", "promote", "remove", "raise", "lower", "settle", "again", "time", "forget", "forget", "forget"]
+)
 BEFORE = st.lists(_OTHERS, max_size=2)
 MEANWHILE = st.lists(_OTHERS, max_size=3)
 SOME_RUNS = st.lists(RUNS, min_size=1, max_size=4)

@@ -187,8 +187,9 @@ class ManagedMachine(QueueMachine):
 
     def _grow_old(self, writer: int, grace: int) -> None:
         """See to it that something stands where it may be cleaned, longer than the grace, and younger ones before it."""
-        places = [({}, None), ({}, "own-1"), ({"priority": 1}, None), ({"priority": 2}, None), ({"priority": 2}, None)]
-        self.add(writer, [(place, self._keep(), job_id) for place, job_id in [*places, ({"delay": 7_200}, None)]], 0)
+        places: list[tuple[dict[str, Any], str | None]] = [({}, None), ({}, "own-1"), ({"priority": 1}, None)]
+        places += [({"priority": 2}, None), ({"priority": 2}, None), ({"delay": 7_200}, None), ({"delay": 7_200}, None)]
+        self.add(writer, [(place, self._keep(), job_id) for place, job_id in places], 0)
         self._advance(grace + 1)
         self.add(writer, [(place, {}, None) for place in YOUNG], 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from eventq import Backoff, JobOptions, Keep
 from eventq.errors import InvalidJob
 from eventq.limits import MAX_ATTEMPTS, MAX_PRIORITY
-from eventq.options import KEEP_COMPLETED, Spec, parse_spec, queue_rule, retention_rule
+from eventq.options import KEEP_COMPLETED, OptionArguments, Spec, options_of, parse_spec, queue_rule, retention_rule
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -149,3 +150,20 @@ def test_a_bad_keep_is_refused(said: dict[str, Any], message: str) -> None:
     """Keep says at least one thing, and nothing negative."""
     with pytest.raises(InvalidJob, match=message):
         Keep(**said)
+
+
+def test_an_unknown_option_is_named_with_the_one_that_was_meant() -> None:
+    """BullMQ's names are the first mistake of those who come from there."""
+    with pytest.raises(
+        TypeError, match=r"add\(\) has no option 'removeOnComplete': did you mean 'remove_on_complete'\? options are delay, at,"
+    ):
+        options_of({"removeOnComplete": True})  # type: ignore[typeddict-unknown-key]
+    with pytest.raises(TypeError, match=r"no option 'colour': options are"):
+        options_of({"colour": "red"})  # type: ignore[typeddict-unknown-key]
+    assert options_of({}) is None
+    assert options_of({"delay": 5}) == JobOptions(delay=5)
+
+
+def test_keyword_options_are_those_of_job_options() -> None:
+    """One list in two forms."""
+    assert list(OptionArguments.__annotations__) == [field.name for field in dataclasses.fields(JobOptions) if field.init]
