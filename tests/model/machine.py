@@ -92,9 +92,21 @@ class QueueMachine(Caller):
         wanted=st.integers(0, 2),
         reports=st.booleans(),
         risk=RISKS,
+        is_due=st.sampled_from([False, False, True]),
     )
-    def settle(self, writer: int, ends: list[tuple[Pick, tuple[str, int, str]]], wanted: int, reports: bool, risk: Risk) -> None:
+    def settle(
+        self,
+        writer: int,
+        ends: list[tuple[Pick, tuple[str, int, str]]],
+        wanted: int,
+        reports: bool,
+        risk: Risk,
+        is_due: bool = False,
+    ) -> None:
         self._be_busy(writer)
+        if is_due:
+            self.add(writer, [({"delay": 1}, {}, None)], 0)
+            self._advance(1)
         outcomes: list[Outcome] = []
         runs = self._pick([pick for pick, _ in ends])
         for run, (_, (word, delay, result)) in zip(runs, ends, strict=False):
