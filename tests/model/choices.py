@@ -40,7 +40,7 @@ RETENTIONS = [RULES, Retention((3, 60_000), (1, -1)), Retention((-1, 20_000), (-
 ENDS: list[tuple[str, int, str]] = [
     ("completed", 0, ""), ("completed", 0, '"done"'), ("completed", 0, "1"), ("completed", 0, "null"),
     ("failed", 0, ""), ("exhausted", 0, ""), ("retry", 0, ""), ("retry", 5_000, ""),
-    ("postpone", 5_000, ""), ("postpone", 1, ""),
+    ("postpone", 5_000, ""), ("postpone", 60_000, ""),
 ]  # fmt: skip
 
 WRITERS = st.integers(0, 2)

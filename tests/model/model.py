@@ -248,11 +248,11 @@ class Model:
                 lost.append(index)
         return lost
 
-    def release(self, _: int, jobs: Sequence[Held]) -> int:
+    def release(self, now: int, jobs: Sequence[Held]) -> int:
         """Give live runs back, to the head in the order they are named; return how many."""
         released = {held.job_id: self.jobs[held.job_id] for held in jobs if self.is_live(held.job_id, held.token)}
         for job in released.values():
-            job.releases += 1
+            job.releases, job.ready = job.releases + 1, now
         self._line_up([*released.values()], at_head=True)
         self.is_told = True
         return len(released)
@@ -284,6 +284,8 @@ class Model:
             job.token, job.stalls = "-", job.stalls + 1
             if job.stalls > max_stalls:
                 job.state, job.finished, job.rule, job.result = JobState.FAILED, now, "", STALLED
+            else:
+                job.ready = now
         self._line_up([job for job in jobs if job.state is not JobState.FAILED], at_head=True)
         if any(job.state is JobState.FAILED for job in jobs):
             self._evict(now, JobState.FAILED, *self.retention.failed, self._aged_at)
