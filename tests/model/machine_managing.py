@@ -176,6 +176,10 @@ class ManagedMachine(QueueMachine):
         """A state is walked to its end, while others go on: what stood there all the while is gone, if no limit was said."""
         if before:
             self._grow_old(writer, grace)
+            if state in FINISHED:
+                self._finish_some(writer, state)
+            elif len(before) > 1:
+                self.remove_and_add_again(writer, {}, 0)
         for what in before:
             self._meanwhile(writer, what)
         self._most = most
@@ -184,6 +188,10 @@ class ManagedMachine(QueueMachine):
         assert limit is None or len(removed) <= limit
         if limit is None:
             self._check_standing()
+
+    def _finish_some(self, writer: int, state: JobState) -> None:
+        self.add(writer, [({"lifo": True}, {}, None)] * 5, 5)
+        self.settle(writer, [((False, number), (state.value, 0, "")) for number in range(5)], 0, False, (0, True))
 
     def _grow_old(self, writer: int, grace: int) -> None:
         """See to it that something stands where it may be cleaned, longer than the grace, and younger ones before it."""
@@ -220,8 +228,7 @@ class ManagedMachine(QueueMachine):
     ) -> None:
         """Whatever was in the state before it, and stayed there, is in line."""
         if before:
-            self.add(writer, [({"lifo": True}, {}, None)] * 5, 5)
-            self.settle(writer, [((False, number), (state.value, 0, "")) for number in range(5)], 0, False, (0, True))
+            self._finish_some(writer, state)
         steps = managing.retry(self.lab.keys, state, limit, reset, None)
         self._walk_all(writer, state, steps, limit, before, meanwhile)
 
