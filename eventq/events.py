@@ -323,6 +323,10 @@ STREAM_EVENTS: Final[dict[str, type[Event]]] = {
     )
 }  # fmt: skip
 LOCAL_EVENTS: Final[dict[str, type[Event]]] = {cls.kind: cls for cls in (LostEvent,)}
+#: What a worker tells its own listeners; of the rest it hears nothing.
+WORKER_KINDS: Final = (
+    "active", "progress", "completed", "retrying", "failed", "delayed", "error", "worker_started", "worker_stopped",
+)  # fmt: skip
 KINDS: Final = (*STREAM_EVENTS, *LOCAL_EVENTS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("eventq")
 
-#: Schedules read in one call, and slots fired before leases are swept again.
+#: Schedules read in one call.
 BATCH: Final = 100
+#: Seconds of firing before leases are swept again; what is due still comes after that.
+TURN: Final = 0.5
 #: A schedule that is so far behind may have thousands of slots to count, which a running loop must not wait for.
 _FAR_BEHIND_MS: Final = 3_600_000
 
@@ -37,36 +40,51 @@ class Firing:
         self._told: set[str] = set()
 
     async def fire_due(self) -> bool:
-        """Fire at most 100 slots. Returns whether anything was done; then there may be more. Raises ServerRefused."""
-        read = await self._runner.run(due_schedules(self._keys, BATCH))
-        done = 0
-        for schedule in read.found:
-            if isinstance(schedule, UnreadableRecord):
-                self._tell(schedule)
-            else:
-                done += await self._catch_up(schedule, read.now_ms, BATCH - done)
-            if done >= BATCH:
+        """Fire for half a second at most, schedules in turns. Returns whether anything was done; then there may be more.
+
+        Raises ServerRefused.
+        """
+        until = monotonic() + TURN
+        done, left = 0, 0  # left: how many of those that are due longest this process cannot fire
+        while monotonic() < until:
+            read = await self._runner.run(due_schedules(self._keys, left, BATCH))
+            if not read.found:
+                break
+            before = done
+            for schedule in read.found:
+                fired = await self._catch_up(schedule, read.now_ms, until)
+                if fired is None:
+                    left += 1
+                else:
+                    done += fired
+                if monotonic() >= until:
+                    break
+            if done == before and not read.has_more:
                 break
         return done > 0
 
-    async def _catch_up(self, schedule: StoredSchedule, now_ms: int, most: int) -> int:
-        """Handle one schedule's due slots, one per call, as long as nobody else does."""
-        done = 0
-        while done < most:
-            standing = schedule.standing
-            if standing.next_ms is None or standing.next_ms > now_ms:
+    async def _catch_up(self, schedule: StoredSchedule | UnreadableRecord, now_ms: int, until: float) -> int | None:
+        """Carry out one plan for a schedule, as long as nobody else does; returns how many calls did something.
+
+        None: it is not for this process.
+        """
+        if isinstance(schedule, UnreadableRecord):
+            self._tell(schedule)
+            return None
+        try:
+            plans = await self._plan(schedule, schedule.standing.next_ms or now_ms, now_ms)
+        except EventqError as error:  # a time zone that this machine does not know, or a newer version's expression
+            self._tell(error)
+            return None
+        done, standing = 0, schedule.standing
+        for plan in plans:
+            read = msgspec.structs.replace(schedule, standing=standing)
+            standing = standing_after(standing, plan)
+            if await self._runner.run(fire_schedule(self._keys, read, plan, standing)) == "conflict":
                 break
-            try:
-                plans = await self._plan(schedule, standing.next_ms, now_ms)
-            except EventqError as error:  # a time zone that this machine does not know, or a newer version's expression
-                self._tell(error)
+            done += 1
+            if monotonic() >= until:
                 break
-            for plan in plans[: most - done]:
-                standing = standing_after(schedule.standing, plan)
-                if await self._runner.run(fire_schedule(self._keys, schedule, plan, standing)) == "conflict":
-                    return done
-                schedule = msgspec.structs.replace(schedule, standing=standing)
-                done += 1
         return done
 
     async def _plan(self, schedule: StoredSchedule, next_ms: int, now_ms: int) -> list[Plan]:

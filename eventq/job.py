@@ -135,6 +135,16 @@ class BaseJob(Generic[DataT, ResultT]):
         return time_of(ms) if (ms := self.run.ready_ms or self.record.due_ms) else None
 
     @property
+    def schedule_id(self) -> str | None:
+        """The schedule that made it, None for a job that was added."""
+        return self.id.split(":")[1] if self.id.startswith("schedule:") else None
+
+    @property
+    def slot(self) -> datetime | None:
+        """Of a job that a schedule made: when it was meant to run, which may be long before it does. Aware, in UTC."""
+        return time_of(int(self.id.rsplit(":", 1)[1])) if self.id.startswith("schedule:") else None
+
+    @property
     def error(self) -> JobErrorInfo | None:
         """Why its last attempt that failed did so: type, message and traceback, as stored when the job was looked up.
 

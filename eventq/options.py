@@ -139,6 +139,11 @@ class CompiledOptions:
     priority: int
     flags: str
 
+    def due_ms(self, added_ms: int) -> int:
+        """Return when a job that was stored then is due, 0 for at once."""
+        due = int(self.place[1:]) + (added_ms if self.place[0] == "+" else 0) if self.place else 0
+        return due if due > added_ms else 0
+
 
 _DEFAULT_SPEC: Final = Spec()
 _encode = msgspec.json.Encoder().encode

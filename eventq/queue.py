@@ -181,7 +181,8 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
 
     def _job(self, record: NewRecord, data: DataT, added_ms: int) -> Job[DataT, ResultT]:
         said = record.options
-        parsed = Record(added_ms, 0, said.priority, said.flags, record.name, record.trace, said.options, record.data)
+        due = said.due_ms(added_ms)
+        parsed = Record(added_ms, due, said.priority, said.flags, record.name, record.trace, said.options, record.data)
         return Job(self.context, record.id, parsed, data, outcomes=self._listener)
 
     async def _existing(self, job_id: str) -> Job[DataT, ResultT]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("eventq")
 
+#: Seconds that the last look of a wait may take.
+_LAST_LOOK: Final = 1.0
 #: Later than the number of any event.
 _NOT_YET: Final = 2**63
 
@@ -104,6 +107,13 @@ class QueueListener:
         except QueueUnavailable as error:
             raise self._closed_error() if self._is_closed else error from error.__cause__
         except TimeoutError:
+            # Perhaps there was no time even to look: what is finished has an outcome, however short the wait.
+            self._waiters.setdefault(job_id, {})[(future := asyncio.get_running_loop().create_future())] = 0
+            with contextlib.suppress(TimeoutError, QueueUnavailable):
+                async with asyncio.timeout(_LAST_LOOK):
+                    self._settle(job_id, await self._context.require(job_id))
+            if future.done():
+                return future.result()
             raise TimeoutError(f"job {job_id!r} of queue {self._context.name!r} has no outcome after {timeout} seconds") from None
         finally:
             waiting = self._waiters.get(job_id, {})

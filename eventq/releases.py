@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from eventq.client import AsyncRunner
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from eventq.commands.work import Held
     from eventq.context import QueueContext
 
+log: Final = logging.getLogger("eventq.worker")
 #: Tries per lease while Redis is away: when it is back, a live worker must be heard within the third of a lease that the first
 #: sweep grants, or what it gives back counts as stalled.
 _TRIES: Final = 10
@@ -65,5 +67,7 @@ class Releases:
                 # The last first: each call puts its jobs before what stands at the head by then.
                 for end in range(len(jobs), 0, -CALL_JOBS):
                     await self._runner.run(release_jobs(self._keys, jobs[max(0, end - CALL_JOBS) : end]))
+                for job in jobs:
+                    log.info("queue=%s job_id=%s outcome=released", self._keys.name, job.job_id)
             except EventqError as error:  # their leases end by themselves
                 self._failed(error)

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 #: Slots of a cron expression that one plan looks at; when more are due, the next one goes on.
 PLANNED_SLOTS: Final = 10_000
+#: Slots that are counted when a change of the rule leaves them out.
+COUNTED_SLOTS: Final = 100_000
 #: With the policy "skip", a slot runs when it is at most so late.
 SKIP_LATE_MS: Final = 60_000
-_NEVER: Final = 2**53
+#: The last second that a datetime can be in every time zone, less a day.
+_NEVER: Final = 253_402_214_400_000
 
 
 class Definition(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -106,6 +109,16 @@ def _due(definition: Definition, next_ms: int, now_ms: int, kept: int) -> tuple[
     if after is not None and after <= now_ms:  # more are due than were looked at, so none of these is known to run
         return missed, last_missed, [], due[missed]
     return missed, last_missed, due[missed:], after
+
+
+def due_slots(definition: Definition, next_ms: int | None, now_ms: int) -> tuple[int, int, int]:
+    """Return how many slots are due (counted to 100,000), the first and the last of them; zeros for none."""
+    if next_ms is None or next_ms > now_ms:
+        return 0, 0, 0
+    count, last = 0, next_ms
+    for slot in islice(takewhile(lambda slot: slot <= now_ms, definition.slots_with(next_ms)), COUNTED_SLOTS):
+        count, last = count + 1, slot
+    return count, next_ms, last
 
 
 def next_slots(definition: Definition, next_ms: int | None, fired: int, count: int) -> list[int]:

@@ -260,7 +260,8 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
 
     def _job(self, record: NewRecord, data: DataT, added_ms: int) -> SyncJob[DataT, ResultT]:
         said = record.options
-        parsed = Record(added_ms, 0, said.priority, said.flags, record.name, record.trace, said.options, record.data)
+        due = said.due_ms(added_ms)
+        parsed = Record(added_ms, due, said.priority, said.flags, record.name, record.trace, said.options, record.data)
         return SyncJob(self.context, record.id, parsed, data, results=self._results)
 
     def _existing(self, job_id: str) -> SyncJob[DataT, ResultT]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
@@ -12,7 +13,7 @@ from eventq.client import boot_time
 from eventq.context import DataT, ResultT
 from eventq.durations import to_ms
 from eventq.errors import ConfigurationError
-from eventq.events import WorkerStartedEvent, WorkerStoppedEvent
+from eventq.events import WORKER_KINDS, WorkerStartedEvent, WorkerStoppedEvent
 from eventq.exit_signals import exit_signals, unless
 from eventq.fence import Fence, deadline_of
 from eventq.heartbeat import Heartbeat
@@ -287,6 +288,11 @@ class Worker(Listening, Generic[DataT, ResultT]):
             f"<Worker {self.name} on {self._context.name} running={self._runs.busy}/{self._concurrency} paused={self._is_paused}>"
         )
 
+    def _listen(self, kind: str, receiver: Callable[[Any], object]) -> None:
+        if kind not in WORKER_KINDS:
+            raise ConfigurationError(f"event kind {kind!r}: a worker tells {', '.join(WORKER_KINDS)}; use on() of its queue")
+        super()._listen(kind, receiver)
+
     def _free(self) -> int:
         free = self._concurrency - self._runs.busy
         if self.max_jobs is not None:
@@ -344,6 +350,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
     async def _close(self) -> None:
         self._stopping.set()
         if self._is_started:
+            logging.getLogger("eventq.worker").info("%r stops, with a grace of %g s", self, self._grace)
             self._lanes.claiming = False
             await self._waker.stop()
             left = await self._wind_up()

@@ -23,18 +23,26 @@ class Recovery:
     """One command that did not succeed at once.
 
     what: how errors call it. tried: the node whose connection is in use. patience: seconds until QueueUnavailable, None for no
-    end. longest_pause: seconds between two tries.
+    end. longest_pause: seconds between two tries. began: when the call was made (monotonic), if not now.
     """
 
     def __init__(
-        self, server: Server, what: str, *, is_script: bool, patience: float | None, longest_pause: float, tried: str
+        self,
+        server: Server,
+        what: str,
+        *,
+        is_script: bool,
+        patience: float | None,
+        longest_pause: float,
+        tried: str,
+        began: float | None = None,
     ) -> None:
         self._server = server
         self._what = what
         self._is_script = is_script
         self._patience = patience
         self._longest_pause = longest_pause
-        self._began = monotonic()
+        self._began = monotonic() if began is None else began
         self._pause = min(_FIRST_PAUSE, longest_pause)
         self._has_followed = False
         self._loads = 0

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from redis.exceptions import RedisError
 
 from eventq.client.clock import boot_time
+from eventq.client.faults import unavailable
 from eventq.client.opening import open_async
 from eventq.client.recovery import LONGEST_PAUSE, Recovery
 from eventq.client.wire import pack
@@ -49,7 +51,8 @@ class AsyncRunner:
     """Runs commands on one connection, one at a time.
 
     timeout: seconds one reply may take before the connection counts as dead and is replaced.
-    patience: seconds a command may be repeated before QueueUnavailable; None repeats until it is closed.
+    patience: seconds a command may be repeated before QueueUnavailable, its wait for its turn included; None repeats until it is
+    closed.
     longest_pause: seconds between two tries, at most. on_fault: told about each fault that is waited for, for error events.
 
     Cancelling a caller drops the connection with its unread reply; a later call is never answered by it. After a fork the child
@@ -80,6 +83,8 @@ class AsyncRunner:
         self._number = 0
         self._is_closed = False
         self._node = ""
+        #: What the last try came to, while nobody answers.
+        self._fault: Exception | None = None
         #: When (boot time) the last try was sent: what an answer says was true then or later.
         self.sent = 0.0
         #: How often it has connected: a reader looks whether it still talks to the server it knew.
@@ -88,24 +93,27 @@ class AsyncRunner:
     async def run(self, command: Command[R]) -> R:
         """Send a script call and return its parsed reply. One round trip; a lost reply is asked for again by number."""
         self.bind()
+        began = monotonic()
         async with self._lock:
             if command.numbered:
                 self._number += 1
             words = command.words(self._writer, self._number)
             try:
                 # The usual case, without a layer in between: there is a connection and it answers.
-                reply = await self._exchange(self._connection, words, self._timeout) if self._connection else _NO_ANSWER
+                connection = self._connection if self._fault is None else None
+                reply = await self._exchange(connection, words, self._timeout) if connection else _NO_ANSWER
             except (RedisError, OSError) as error:
-                reply = await self._persist(f"script {command.script.name}", words, command.script.text, error)
+                reply = await self._persist(f"script {command.script.name}", words, command.script.text, error, began=began)
             if reply is _NO_ANSWER:
-                reply = await self._persist(f"script {command.script.name}", words, command.script.text)
+                reply = await self._persist(f"script {command.script.name}", words, command.script.text, began=began)
         return command.read(cast("list[Any]", reply))
 
     async def run_verb(self, verb: Verb[R], *, block: float = 0.0) -> R:
         """Send one plain Redis command; `block` is how long the server itself may hold the reply back (seconds)."""
         self.bind()
+        began = monotonic()
         async with self._lock:
-            reply = await self._persist(str(verb.words[0]), list(verb.words), timeout=self._timeout + block)
+            reply = await self._persist(str(verb.words[0]), list(verb.words), timeout=self._timeout + block, began=began)
         return verb.parse(reply)
 
     async def perform(self, steps: Steps[R]) -> R:
@@ -145,8 +153,12 @@ class AsyncRunner:
         error: Exception | None = None,
         *,
         timeout: float | None = None,
+        began: float,
     ) -> Any:
-        """Send until there is an answer, or patience ends. `error` is what a first try came to."""
+        """Send until there is an answer, or patience ends. `error`: what a first try came to; `began`: when it was asked for."""
+        if self._fault is not None and self._patience is not None and monotonic() - began >= self._patience:
+            # Its patience went by while it waited behind a call that nobody answered: whoever queues up learns it together.
+            raise unavailable(what, self._server.asked, self._patience, self._fault) from self._fault
         recovery = Recovery(
             self._server,
             what,
@@ -154,6 +166,7 @@ class AsyncRunner:
             patience=self._patience,
             longest_pause=self._longest_pause,
             tried=self._node,
+            began=began,
         )
         while True:
             try:
@@ -164,8 +177,9 @@ class AsyncRunner:
                 if recovery.load and script is not None:
                     await self._exchange(connection, ["SCRIPT", "LOAD", script], self._timeout)
                     recovery.load = False
-                return await self._exchange(connection, words, timeout or self._timeout)
+                reply = await self._exchange(connection, words, timeout or self._timeout)
             except (RedisError, OSError) as fault:
+                self._fault = fault
                 pause = recovery.after(fault, is_closed=self._is_closed)
                 if recovery.drop:
                     await self._drop()
@@ -173,6 +187,9 @@ class AsyncRunner:
                     if self._on_fault:
                         self._on_fault(fault)
                     await asyncio.sleep(pause)
+            else:
+                self._fault = None
+                return reply
 
     async def _exchange(self, connection: AsyncConnection, words: list[str | int], timeout: float) -> Any:
         # A timer that closes the connection: half of what asyncio.timeout costs, for every call.

@@ -160,7 +160,8 @@ class SyncRunner:
         # find it, and so is never answered by what is still to come.
         self._connection, self._busy = None, connection
         try:
-            connection.send_packed_command([pack(words)], check_health=False)
+            # As text: hiredis 3.5 ends the process when a signal handler raises while it makes text of a number.
+            connection.send_packed_command([pack([str(word) for word in words])], check_health=False)
             if block and not connection.can_read(self._timeout + block):
                 connection.disconnect()
                 raise TimeoutError(f"no reply within {self._timeout + block:g} seconds")

@@ -100,6 +100,11 @@ def clear_logs(keys: QueueKeys, job_id: str, keep: int) -> Command[str]:
     return Command(script, script.keys(keys), [job_id, keep], batch_reply)
 
 
+def listed_tag(keys: QueueKeys) -> Verb[str | None]:
+    """Read under which tag a queue of this name is listed."""
+    return Verb(("HGET", keys.queues, keys.name), lambda reply: reply)
+
+
 def unlist_queue(keys: QueueKeys) -> Verb[None]:
     """Take the queue off the list for discovery."""
     return Verb(("HDEL", keys.queues, keys.name), lambda _: None)

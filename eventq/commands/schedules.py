@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class Schedules(msgspec.Struct, frozen=True):
-    """What was read, and when (ms, Redis' clock). One that cannot be read is its error."""
+    """What was read, and when (ms, Redis' clock). One that cannot be read is its error. has_more: the page may not be all."""
 
     now_ms: int
     found: list[StoredSchedule | UnreadableRecord]
+    has_more: bool = False
 
 
 def get_schedule(keys: QueueKeys, schedule_id: str) -> Command[Schedules]:
@@ -29,9 +30,9 @@ def get_schedule(keys: QueueKeys, schedule_id: str) -> Command[Schedules]:
     return _get(keys, "id", schedule_id)
 
 
-def due_schedules(keys: QueueKeys, limit: int) -> Command[Schedules]:
-    """Read schedules whose next slot is due, the oldest first."""
-    return _get(keys, "due", limit, CALL_BYTES)
+def due_schedules(keys: QueueKeys, start: int, limit: int) -> Command[Schedules]:
+    """Read schedules whose next slot is due, those that are due longest first, without so many of them."""
+    return _get(keys, "due", limit, CALL_BYTES, start)
 
 
 def list_schedules(keys: QueueKeys, start: int, limit: int) -> Command[Schedules]:
@@ -39,13 +40,21 @@ def list_schedules(keys: QueueKeys, start: int, limit: int) -> Command[Schedules
     return _get(keys, "page", limit, CALL_BYTES, start)
 
 
-def set_schedule(keys: QueueKeys, schedule_id: str, read: Standing | None, new: Standing, definition: str) -> Command[str]:
+def set_schedule(
+    keys: QueueKeys,
+    schedule_id: str,
+    read: Standing | None,
+    new: Standing,
+    definition: str,
+    *,
+    dropped: tuple[int, int, int] = (0, 0, 0),
+) -> Command[str]:
     """Store a schedule if it is still as it was read (None: new). An empty definition leaves the stored one.
 
-    Returns set, conflict, or full.
+    dropped: how many due slots the change leaves out, the first and the last of them (ms). Returns set, conflict, or full.
     """
     script = load_script("set_schedule")
-    args: list[str | int] = [schedule_id, *_as_read(read), new.text, definition, MAX_SCHEDULES]
+    args: list[str | int] = [schedule_id, *_as_read(read), new.text, definition, MAX_SCHEDULES, *dropped]
     return Command(script, script.keys(keys), args, lambda reply: str(reply[1]))
 
 
@@ -75,12 +84,12 @@ def _get(keys: QueueKeys, *args: str | int) -> Command[Schedules]:
 
 def _parse(reply: list[Any]) -> Schedules:
     found: list[StoredSchedule | UnreadableRecord] = []
-    for at in range(2, len(reply), 2):
+    for at in range(3, len(reply), 2):
         try:
             found.append(parse_schedule(reply[at], reply[at + 1]))
         except UnreadableRecord as error:
             found.append(error)
-    return Schedules(reply[1], found)
+    return Schedules(reply[1], found, reply[2] == 1)
 
 
 def _as_read(read: Standing | None) -> tuple[str, str]:

@@ -24,7 +24,7 @@ for index, id in ipairs(ids) do
   if run and run.state == 'active' and run.token == ARGV[at + 1] and not seen[id] then
     seen[id] = true
     run.state, run.token, run.releases = run.place ~= '-' and 'prioritized' or 'waiting', '-', run.releases + 1
-    run.worker = '-'
+    run.worker, run.ready = '-', now_text
     released[#released + 1] = {id, run.place}
     texts[#texts + 1] = id
     texts[#texts + 1] = write_run(run)

@@ -13,6 +13,7 @@ from eventq.commands.manage import (
     clean_jobs,
     delayed_count,
     delayed_ids,
+    listed_tag,
     obliterate_queue,
     promote_jobs,
     remove_jobs,
@@ -117,7 +118,7 @@ def obliterate(keys: QueueKeys, force: bool) -> Steps[int]:
     """Remove the queue with all it holds. Raises QueueActive while jobs are running, unless forced."""
     epoch, _ = yield stream_state(keys)
     if not epoch:
-        yield unlist_queue(keys)
+        yield from _unlist(keys)
         return 0
     verdict, count = yield obliterate_queue(keys, epoch, force=bool(force))
     if verdict == "active":
@@ -125,8 +126,14 @@ def obliterate(keys: QueueKeys, force: bool) -> Steps[int]:
             f"queue {keys.name!r} has {count} running jobs, so nothing was removed: close its workers first, or force it "
             "(runs are then told that they are lost)"
         )
-    yield unlist_queue(keys)
+    yield from _unlist(keys)
     return int(count)
+
+
+def _unlist(keys: QueueKeys) -> Steps[None]:
+    """Take the queue off the list, unless another one of its name, with another tag, stands there."""
+    if (yield listed_tag(keys)) == keys.tag:
+        yield unlist_queue(keys)
 
 
 def _clean_state(

@@ -16,7 +16,7 @@ from eventq.limits import CALL_JOBS, MAX_SCHEDULES
 from eventq.options import JobOptions
 from eventq.records import UnreadableRecord
 from eventq.schedule import Schedule, Standing, StoredSchedule, definition_text, moment, schedule_of
-from eventq.slots import Definition, next_slots
+from eventq.slots import Definition, due_slots, next_slots
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -40,13 +40,15 @@ def upsert(keys: QueueKeys, codec: Codec[DataT], schedule_id: str, wanted: Defin
     for _ in range(_TRIES):
         read: Schedules = yield get_schedule(keys, schedule_id)
         old = _only(read)
-        definition, standing = _change(schedule_id, old, wanted, read.now_ms)
+        definition, standing = _change(old, wanted, read.now_ms)
         text = definition_text(definition)
         new = StoredSchedule(schedule_id, standing, definition, text)
         if old is not None and (old.text, old.standing) == (text, standing):
             return schedule_of(new, codec)
-        _check_end(schedule_id, new, read.now_ms)
-        verdict = yield set_schedule(keys, schedule_id, old.standing if old else None, standing, text)
+        if old is None:
+            _check_end(schedule_id, new, read.now_ms)
+        dropped = _dropped(old, definition, read.now_ms)
+        verdict = yield set_schedule(keys, schedule_id, old.standing if old else None, standing, text, dropped=dropped)
         if verdict == "set":
             return schedule_of(new, codec)
         if verdict == "full":
@@ -175,15 +177,22 @@ def _switch(keys: QueueKeys, schedule_id: str, *, is_paused: bool) -> Steps[None
     raise _too_busy(schedule_id)
 
 
-def _change(schedule_id: str, old: StoredSchedule | None, wanted: Definition, now: int) -> tuple[Definition, Standing]:
+def _dropped(old: StoredSchedule | None, definition: Definition, now: int) -> tuple[int, int, int]:
+    """Return the due slots of the old rule that a new one leaves out: how many, the first, the last."""
+    if old is None or definition.rule == old.definition.rule:
+        return 0, 0, 0
+    return due_slots(old.definition, old.standing.next_ms, now)
+
+
+def _change(old: StoredSchedule | None, wanted: Definition, now: int) -> tuple[Definition, Standing]:
     """Return what is to be stored: the same rule goes on where it stands, another one begins now."""
     if old is None:
         definition = msgspec.structs.replace(wanted, anchor_ms=wanted.start_ms or now)
         return definition, Standing(next_ms=_next_slot(definition, Standing(), now))
-    began = old.definition.anchor_ms if not old.definition.start_ms else now
-    definition = msgspec.structs.replace(wanted, anchor_ms=wanted.start_ms or began)
+    is_same = wanted.rule == old.definition.rule
+    definition = msgspec.structs.replace(wanted, anchor_ms=wanted.start_ms or (old.definition.anchor_ms if is_same else now))
     standing = old.standing
-    if definition.rule != old.definition.rule:
+    if not is_same:
         standing = msgspec.structs.replace(standing, fired=0, missed=0, next_ms=None)
     is_over = standing.next_ms is not None and 0 < definition.end_ms < standing.next_ms
     if standing.next_ms is None or is_over or 0 < definition.limit <= standing.fired:
@@ -200,7 +209,7 @@ def _next_slot(definition: Definition, standing: Standing, now: int) -> int | No
 
 
 def _check_end(schedule_id: str, new: StoredSchedule, now: int) -> None:
-    """Refuse an end that leaves nothing to run."""
+    """Refuse a new schedule whose end leaves nothing to run. One that is there may come to its end."""
     definition, standing = new.definition, new.standing
     if not definition.end_ms:
         return

@@ -504,3 +504,25 @@ async def test_an_idle_worker_waits_out_a_full_server(make_server: MakeServer, q
             worker.resume()
             assert 2 == await (await queue.add("j", 2)).result(2.0)
             assert 3 == await (await queue.add("j", 3)).result(2.0)
+
+
+async def test_who_waits_for_its_turn_is_patient_no_longer_than_others(make_server: MakeServer) -> None:
+    """Callers that queue up behind one that nobody answers learn it together with that one."""
+    server = make_server()
+    async with Queue("patience", url=server.url) as queue:
+        await queue.count()
+        queue.context.runner._patience, queue.context.runner._timeout = 1.0, 0.3
+        loop, ended = asyncio.get_running_loop(), list[float]()
+
+        async def ask() -> None:
+            with pytest.raises(QueueUnavailable):
+                await queue.count()
+            ended.append(loop.time())
+
+        server.freeze()
+        try:
+            await asyncio.gather(*[ask() for _ in range(5)])
+        finally:
+            server.thaw()
+        assert max(ended) - min(ended) < 1
+        assert await queue.count() == 0

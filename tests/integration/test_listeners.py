@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventq import Job, JobQueue, NewJob, Queue, Worker
+from eventq import ConfigurationError, Job, JobQueue, NewJob, Queue, Worker
 from eventq.events import AddedEvent, CompletedEvent, ErrorEvent, Event, FailedEvent, WorkerStartedEvent, WorkerStoppedEvent
 
 from .recorder import PATIENCE
@@ -410,3 +410,12 @@ async def test_events_in_hand_at_close_are_still_delivered(url: str, queue_name:
         await queue.add_bulk([NewJob("j", number) for number in range(JOBS)])
         await worker.run()
     assert [2 * number for number in range(JOBS)] == heard
+
+
+def test_what_a_worker_never_tells_cannot_be_listened_to_there(url: str) -> None:
+    """An alarm that would stay silent is refused, with the place where it can be heard."""
+    worker: Worker[Any, Any] = Worker("q", print, url=url)
+    with pytest.raises(ConfigurationError, match="event kind 'stalled': a worker tells active, .*; use on\\(\\) of its queue"):
+        worker.on("stalled", print)
+    with pytest.raises(ConfigurationError, match="event kind 'nonsense': must be one of"):
+        worker.on("nonsense", print)

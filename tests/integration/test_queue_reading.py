@@ -463,3 +463,14 @@ async def test_a_job_that_is_looked_up_says_why_it_failed(url: str, queue_name: 
         await failed.retry()
         (waiting,) = await queue.get_jobs("waiting")
         assert waiting.error is None
+
+
+async def test_a_finished_job_has_its_outcome_however_short_the_wait(url: str, queue_name: str) -> None:
+    """A timeout of nothing is a look; what is not finished is told at once."""
+    async with Queue(queue_name, url=url) as queue:
+        done, late = await queue.add("n", 7), await queue.add("n", delay=60)
+        await Worker(queue, lambda job: job.data, burst=True).run()
+        for timeout in (0, 0.001):
+            assert await done.result(timeout) == 7
+            with pytest.raises(TimeoutError):
+                await late.result(timeout)

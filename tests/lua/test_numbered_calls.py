@@ -234,7 +234,7 @@ WRITING = {
 READING: dict[str, Callable[[Lab], Command[Any]]] = {
     "get_jobs": lambda lab: get_jobs(lab.keys, ["a"]),
     "list_jobs": lambda lab: list_jobs(lab.keys, JobState.WAITING, 0, 10, newest_first=False),
-    "get_schedules": lambda lab: due_schedules(lab.keys, 10),
+    "get_schedules": lambda lab: due_schedules(lab.keys, 0, 10),
     "count_jobs": lambda lab: count_jobs(lab.keys),
     "count_priorities": lambda lab: count_priorities(lab.keys, [0, 1]),
     "list_finished": lambda lab: list_finished(lab.keys, JobState.FAILED, "", 0, 10),

@@ -50,7 +50,7 @@ def read(lab: Lab, schedule_id: str = "tick") -> StoredSchedule:
 
 def due(lab: Lab) -> list[str]:
     """Return the ids of what is due."""
-    return [each.id for each in lab.call(due_schedules(lab.keys, 100)).found if isinstance(each, StoredSchedule)]
+    return [each.id for each in lab.call(due_schedules(lab.keys, 0, 100)).found if isinstance(each, StoredSchedule)]
 
 
 def fire_at(lab: Lab, found: StoredSchedule, plan: Plan) -> Command[str]:
@@ -310,7 +310,7 @@ def test_a_damaged_schedule_is_an_error_of_its_own(lab: Lab, damaged: str) -> No
     lab.redis("HSET", lab.keys["schedules"], "tick", lab.column("schedules")["tick"].replace(damaged, "~"))
     move_to(lab, SLOT)
     lab.sound = False
-    broken, whole = lab.call(due_schedules(lab.keys, 100)).found
+    broken, whole = lab.call(due_schedules(lab.keys, 0, 100)).found
     assert isinstance(broken, UnreadableRecord) and isinstance(whole, StoredSchedule)
     assert str(broken).startswith("schedule 'tick': the stored record is unreadable")
 

@@ -26,7 +26,7 @@ local function reclaim(ids, max_stalls, keep, age)
         results[#results + 1] = STALLED
         count('failed', name, 1)
       else
-        run.state = run.place ~= '-' and 'prioritized' or 'waiting'
+        run.state, run.ready = run.place ~= '-' and 'prioritized' or 'waiting', now_text
         stalled[#stalled + 1] = facts .. ',"state":"' .. run.state .. '","previous":"active"}'
         back[#back + 1] = {id, run.place}
       end
