@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from eventq.cli.manage import Done, Order, Plan
-from eventq.cli.text import number
+from eventq.cli.text import counted, number
 from eventq.commands.read import get_jobs
 from eventq.keys import check_job_id
 from eventq.limits import CALL_JOBS
@@ -37,14 +37,15 @@ def change_by_id(
     *,
     done: str,
     states: tuple[JobState, ...],
+    hint: str = "",
     destroys: bool = False,
 ) -> Order:
     """Return the order. change: a call for up to 500 jobs that answers a letter for each; done: the letter of a changed one.
 
-    states: in which a job can be changed. Raises InvalidJob for what is no id.
+    states: in which a job can be changed. hint: as of Done. Raises InvalidJob for what is no id.
     """
     wanted = [check_job_id(job_id) for job_id in dict.fromkeys(ids)]
-    some = f"{number(len(wanted))} {'job' if len(wanted) == 1 else 'jobs'}"
+    some = counted(len(wanted), "job")
 
     async def plan(queue: Queue[Any, Any]) -> Plan:
         others = await _others(queue, wanted, states)
@@ -63,7 +64,7 @@ def change_by_id(
         others = await _others(queue, left, ()) if left else []
         told = (*others[:_TOLD], *[f"and {number(len(others) - _TOLD)} more"] * (len(others) > _TOLD))
         said = f"{did} {number(len(changed))} of {some} of queue {queue.name}"
-        return Done(did=said, count=len(changed), facts={"ids": changed, "left": left}, failed=told)
+        return Done(did=said, count=len(changed), facts={"ids": changed, "left": left}, hint=hint, failed=told)
 
     async def total(queue: Queue[Any, Any]) -> int:
         return len(wanted)

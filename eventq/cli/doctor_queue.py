@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventq.cli.doctor_records import examine_records
 from eventq.cli.findings import OK, PROBLEM, WARNING, Finding
-from eventq.cli.text import age, number
+from eventq.cli.text import age, counted, number
 from eventq.commands.events import first_entry, server_time
 from eventq.commands.inspect import consumers, count_scores, first_of_set, line_length, queue_meta, stream_length
 from eventq.commands.read import count_jobs, get_jobs
@@ -71,7 +71,7 @@ async def examine_queue(runner: AsyncRunner, keys: QueueKeys) -> list[Finding]:
         return [Finding(keys.name, "layout", PROBLEM, message, "upgrade eventq here, or the programs that wrote it are too new")]
     counts = await runner.run(count_jobs(keys))
     queue = QueueState(keys.name, await runner.run_verb(server_time()), meta, counts)
-    findings = [queue.found("layout", OK, f"layout {LAYOUT}, {number(sum(queue.counts.values()))} jobs")]
+    findings = [queue.found("layout", OK, f"layout {LAYOUT}, {counted(sum(queue.counts.values()), 'job')}")]
     findings.append(_upkeep(queue))
     findings += [each for each in (await _overdue(runner, keys, queue), await _oldest(runner, keys, queue)) if each]
     findings += await examine_records(runner, keys)
@@ -92,7 +92,9 @@ def _upkeep(queue: QueueState) -> Finding:
     if not todo:
         return queue.found("upkeep", OK, f"{message}, and nothing to do")
     advice = f"start a worker, or `eventq scheduler {queue.name}` beside workers that come and go"
-    return queue.found("upkeep", PROBLEM, f"{message}, and {number(todo)} jobs are to be done", advice)
+    return queue.found(
+        "upkeep", PROBLEM, f"{message}, and {counted(todo, 'job')} {'is' if todo == 1 else 'are'} to be done", advice
+    )
 
 
 async def _overdue(runner: AsyncRunner, keys: QueueKeys, queue: QueueState) -> Finding | None:
@@ -135,7 +137,7 @@ async def _oldest(runner: AsyncRunner, keys: QueueKeys, queue: QueueState) -> Fi
     if not isinstance(job, StoredJob):
         return None
     waited = queue.now_ms - (job.run.ready_ms or job.record.added_ms)
-    message = f"{number(queue.in_line)} jobs in line, the first of them for {age(waited / 1000)}"
+    message = f"{counted(queue.in_line, 'job')} in line, the first of them for {age(waited / 1000)}"
     if queue.meta.get("paused") == "1":
         return queue.found(
             "line", WARNING, f"{message}, and the queue is paused", f"`eventq resume {queue.name}` when it may go on"

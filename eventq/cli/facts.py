@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from eventq.cli.tables import iso
+from eventq.cli.tables import iso, local_time
 from eventq.events import ActiveEvent, JobEvent, UnknownEvent
 from eventq.job import stored_error
 from eventq.records import JobErrorInfo, UnreadableRecord
@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from eventq.events import Event
     from eventq.records import StoredJob
 
-__all__ = ["error_of", "event_document", "event_facts", "job_facts", "unreadable_facts"]
+__all__ = [
+    "attempts_beyond",
+    "error_of",
+    "event_document",
+    "event_facts",
+    "event_facts_for_people",
+    "job_facts",
+    "schedule_of",
+    "unreadable_facts",
+]
 
 _MS: Final = "_ms"
 _TIMES: Final = frozenset({"due_ms", "slot_ms", "first_ms", "last_ms"})
@@ -27,6 +36,7 @@ def job_facts(queue: str, stored: StoredJob) -> dict[str, Any]:
     record, run = stored.record, stored.run
     attempt = max(1, run.fails) if stored.state is JobState.FAILED else run.fails + 1
     error = error_of(stored)
+    schedule_id, slot_ms = schedule_of(stored.id)
     return {
         "id": stored.id,
         "queue": queue,
@@ -35,6 +45,8 @@ def job_facts(queue: str, stored: StoredJob) -> dict[str, Any]:
         "attempt": attempt,
         "max_attempts": record.spec.attempts,
         "priority": record.priority,
+        "schedule_id": schedule_id,
+        "slot": iso(slot_ms),
         "added_at": iso(record.added_ms),
         "started_at": iso(run.started_ms),
         "finished_at": iso(run.finished_ms),
@@ -42,9 +54,33 @@ def job_facts(queue: str, stored: StoredJob) -> dict[str, Any]:
     }
 
 
+def attempts_beyond(stored: StoredJob) -> int:
+    """Return how many attempts retries by hand gave the job beyond those of its options."""
+    facts = job_facts("", stored)
+    return max(0, int(facts["attempt"]) - stored.record.spec.attempts)
+
+
+def schedule_of(job_id: str) -> tuple[str | None, int]:
+    """Return the schedule that made a job, and its slot in ms; None and 0 for a job that was added: own ids hold no `:`."""
+    kind, _, rest = job_id.partition(":")
+    schedule_id, _, slot = rest.rpartition(":")
+    return (schedule_id, int(slot)) if kind == "schedule" and slot.isascii() and slot.isdecimal() else (None, 0)
+
+
 def unreadable_facts(queue: str, job_id: str, error: UnreadableRecord) -> dict[str, Any]:
     """Return what can be said of a record that cannot be read: the same names, and why."""
-    names = ("name", "state", "attempt", "max_attempts", "priority", "added_at", "started_at", "finished_at")
+    names = (
+        "name",
+        "state",
+        "attempt",
+        "max_attempts",
+        "priority",
+        "schedule_id",
+        "slot",
+        "added_at",
+        "started_at",
+        "finished_at",
+    )
     said = {"type": type(error).__name__, "message": str(error)}
     return {"id": job_id, "queue": queue, **dict.fromkeys(names), "error": said}
 
@@ -79,4 +115,14 @@ def event_facts(event: Event) -> dict[str, Any]:
             facts[name] = {"type": value.type, "message": value.message}
         else:
             facts[name] = value
+    return facts
+
+
+def event_facts_for_people(event: Event) -> dict[str, Any]:
+    """Return the same as people read it: when a job is due as seconds from the event, other times in their zone."""
+    facts = event_facts(event)
+    for name in _TIMES:
+        if ms := getattr(event, name, 0):
+            is_due = name == "due_ms"
+            facts[name.removesuffix(_MS)] = f"{(ms - event.ms) / 1000:+.3f}" if is_due else local_time(ms)
     return facts

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from eventq.cli.facts import event_document, event_facts
+from eventq.cli.facts import event_document, event_facts_for_people
 from eventq.cli.opening import Place, find_queue
 from eventq.cli.runtime import UsageError, run_async, say, until_stopped
-from eventq.cli.text import quoted, shorten
+from eventq.cli.text import plain, quoted, shorten
 from eventq.events import STREAM_EVENTS, Event, JobEvent, LostEvent
 
 if TYPE_CHECKING:
@@ -94,11 +94,13 @@ def event_json(event: Event) -> str:
 
 def event_line(event: Event) -> str:
     """Return the event as one line for people; whatever the job or its error said stands there as text."""
-    at = datetime.fromtimestamp(event.ms / 1000).strftime("%H:%M:%S.%f")[:-3] if event.ms else "--:--:--.---"
-    facts = event_facts(event)
-    if due_ms := getattr(event, "due_ms", 0):
-        facts["due"] = f"{(due_ms - event.ms) / 1000:+.3f}"  # from the time on the same line
-    words = [at, f"#{event.seq}", event.kind]
+    facts = event_facts_for_people(event)
+    # One word, so that the kind is the third on every line.
+    words = [
+        datetime.fromtimestamp(event.ms / 1000).astimezone().isoformat(timespec="milliseconds") if event.ms else "-",
+        f"#{event.seq}",
+        event.kind,
+    ]
     words += [quoted(facts.pop(key)) for key in ("job_id", "name") if facts.get(key)]
     return " ".join([*words, *(f"{key}={_shown(key, value)}" for key, value in facts.items() if _is_said(event, key, value))])
 
@@ -115,5 +117,6 @@ def _shown(key: str, value: Any) -> str:
     elif isinstance(value, float):
         value = f"{value:.3f}"
     elif isinstance(value, dict | list):
-        value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        # JSON says itself where it ends, and would read badly with every quote escaped.
+        return plain(shorten(json.dumps(value, ensure_ascii=False, separators=(",", ":")), _LONGEST))
     return quoted(shorten(str(value), _LONGEST))

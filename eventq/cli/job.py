@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from eventq.cli.facts import error_of, event_document, job_facts, unreadable_facts
+from eventq.cli.facts import attempts_beyond, error_of, event_document, job_facts, schedule_of, unreadable_facts
 from eventq.cli.opening import Place, open_queue
 from eventq.cli.progress import progress
 from eventq.cli.runtime import NotFound, run_async
 from eventq.cli.tables import STYLES, Styled, iso, local_time, print_facts, print_json, print_table
-from eventq.cli.text import age, number, plain, shorten
+from eventq.cli.text import age, counted, plain, shorten
 from eventq.cli.timeline import ENTRIES, TIMELINE_COLUMNS, Timeline, read_timeline, stream_size, timeline_rows
 from eventq.commands.events import server_time
 from eventq.commands.inspect import set_scores
@@ -127,8 +127,13 @@ def _facts(stored: StoredJob, found: _Found) -> Iterator[tuple[str, Cell]]:
     yield "job", stored.id
     yield "name", record.name
     yield "state", Styled(stored.state.value, STYLES.get(stored.state.value, ""))
-    counted = f"starts {run.starts}, fails {run.fails}, stalls {run.stalls}, releases {run.releases}"
-    yield "attempt", f"{facts['attempt']} of {facts['max_attempts']} ({counted})"
+    runs = f"starts {run.starts}, fails {run.fails}, stalls {run.stalls}, releases {run.releases}"
+    beyond, most = attempts_beyond(stored), facts["max_attempts"]
+    of = f": its {most}, and {beyond} more by hand" if beyond else f" of {most}"
+    yield "attempt", f"{facts['attempt']}{of} ({runs})"
+    schedule_id, slot_ms = schedule_of(stored.id)
+    if schedule_id is not None:
+        yield "schedule", f"{schedule_id}, its slot of {local_time(slot_ms)}"
     if record.priority:
         yield "priority", str(record.priority)
     yield from _times(stored, found)
@@ -148,7 +153,9 @@ def _times(stored: StoredJob, found: _Found) -> Iterator[tuple[str, Cell]]:
         if ms:
             yield what, f"{local_time(ms)}, {age((found.now_ms - ms) / 1000)} ago"
     if found.due_ms:
-        yield "due", f"{local_time(found.due_ms)}, in {age((found.due_ms - found.now_ms) / 1000)}"
+        late_ms = found.now_ms - found.due_ms
+        when = f"{age(late_ms / 1000)} ago" if late_ms > 0 else f"in {age(-late_ms / 1000)}"
+        yield "due", f"{local_time(found.due_ms)}, {when}"
 
 
 def _outcome(stored: StoredJob) -> Iterator[tuple[str, Cell]]:
@@ -195,7 +202,7 @@ def _shown(text: str | None) -> str:
 
 def _how_complete(timeline: Timeline) -> str:
     count = len(timeline.events)
-    told = f"{number(count)} {'event' if count == 1 else 'events'}"
+    told = counted(count, "event")
     if timeline.complete:
         return f"{told}, from its add on"
     begins = f"begins at {local_time(timeline.begins_ms)}" if timeline.begins_ms else "is empty"

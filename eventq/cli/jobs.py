@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from eventq.cli.facts import error_of, job_facts, unreadable_facts
+from eventq.cli.facts import attempts_beyond, error_of, job_facts, schedule_of, unreadable_facts
 from eventq.cli.opening import Place, open_queue
 from eventq.cli.runtime import run_async, say
-from eventq.cli.tables import STYLES, Column, Styled, print_json_line, print_table
+from eventq.cli.tables import STYLES, Column, Styled, local_time, print_json_line, print_table
 from eventq.cli.text import age, number, shorten
 from eventq.commands.events import server_time
 from eventq.commands.read import count_jobs, get_jobs, is_paused
@@ -67,7 +67,7 @@ def print_jobs(queue_name: str, place: Place, wanted: JobsWanted, *, as_json: bo
         for job in found:
             print_json_line(job_facts(queue_name, job) if isinstance(job, StoredJob) else unreadable_facts(queue_name, *job))
     elif found:
-        print_table(_COLUMNS, [_row(job, now_ms) for job in found])
+        _print_table(found, now_ms)
     else:
         say(f"queue {queue_name}: no such jobs")
     for note in notes:
@@ -124,16 +124,29 @@ async def _search(queue: Queue[Any, Any], state: JobState, wanted: JobsWanted) -
     return _Page(found, at)
 
 
+def _print_table(found: list[_Found], now_ms: int) -> None:
+    """Print the jobs; with their slots where a schedule made any of them."""
+    slots = [schedule_of(job.id if isinstance(job, StoredJob) else job[0])[1] for job in found]
+    rows = [_row(job, now_ms) for job in found]
+    if not any(slots):
+        print_table(_COLUMNS, rows)
+        return
+    at = len(_COLUMNS) - 2  # before age
+    shown = [local_time(slot_ms) if slot_ms else "" for slot_ms in slots]
+    rows = [[*row[:at], slot, *row[at:]] for row, slot in zip(rows, shown, strict=True)]
+    print_table((*_COLUMNS[:at], Column("slot"), *_COLUMNS[at:]), rows)
+
+
 def _row(job: _Found, now_ms: int) -> list[Cell]:
     if not isinstance(job, StoredJob):
         return [job[0], "?", Styled("unreadable", "bold red"), "", "", shorten(str(job[1]), _ERROR)]
     facts = job_facts("", job)
-    error = error_of(job)
+    error, beyond = error_of(job), attempts_beyond(job)
     return [
         job.id,
         job.record.name,
         Styled(job.state.value, STYLES.get(job.state.value, "")),
-        f"{facts['attempt']}/{facts['max_attempts']}",
+        f"{facts['max_attempts']}+{beyond}" if beyond else f"{facts['attempt']}/{facts['max_attempts']}",
         age((now_ms - job.record.added_ms) / 1000),
         shorten(f"{error.type}: {error.message}", _ERROR) if error else "",
     ]

@@ -10,7 +10,7 @@ from eventq.cli.opening import Place, open_queue
 from eventq.cli.progress import progress
 from eventq.cli.runtime import FATAL, OK, run_async, say
 from eventq.cli.tables import print_json
-from eventq.cli.text import plain
+from eventq.cli.text import counted, plain
 from eventq.limits import CALL_JOBS
 
 if TYPE_CHECKING:
@@ -34,11 +34,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What a command did: `<did>`, to so many jobs. facts: more, for JSON. failed: what it could not do, each a sentence."""
+    """What a command did: `<did>`, to so many jobs. facts: more, for JSON.
+
+    hint: what people should know of it. failed: what it could not do, each a sentence.
+    """
 
     did: str
     count: int
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    hint: str = ""
     failed: tuple[str, ...] = ()
 
 
@@ -79,6 +83,8 @@ def carry_out(order: Order, queue_name: str, place: Place, consent: Consent, *, 
         print_json({**head, "count": done.count, **done.facts})
     else:
         print(plain(done.did))
+        if done.hint and done.count:
+            say(done.hint)
     for each in done.failed:
         say(each)
     return FATAL if done.failed else OK
@@ -97,7 +103,7 @@ async def _act(order: Order, queue_name: str, place: Place) -> Done:
                 return await order.act(queue, handled.telling(show))
         except BaseException:
             if handled.count:
-                done = f"after {handled.count} jobs or a few more"
+                done = f"after {counted(handled.count, 'job')} or a few more"
                 say(f"{order.command} was stopped {done}: these are done, say it again for the rest")
             raise
 

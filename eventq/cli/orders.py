@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from eventq.cli.by_id import change_by_id
 from eventq.cli.manage import Done, Order, Plan
 from eventq.cli.survey import count_old
-from eventq.cli.text import age, number
+from eventq.cli.text import age, counted
 from eventq.commands.manage import promote_jobs, remove_jobs, retry_jobs
 from eventq.durations import to_ms
 from eventq.states import JobState
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["clean_order", "drain_order", "obliterate_order", "promote_order", "remove_order", "retry_order"]
 
+#: What `retry` without --reset-attempts means.
+_ONE_MORE: Final = "those whose attempts were used up get one more; --reset-attempts gives them all of theirs"
+
 
 def retry_order(ids: Sequence[str], state: JobState, *, limit: int | None, reset_attempts: bool) -> Order:
     """Put finished jobs back in line: those of these ids, without ids all of the state."""
+    hint = _ONE_MORE if state is JobState.FAILED and not reset_attempts else ""
     if ids:
         return change_by_id(
             "retry",
@@ -32,6 +36,7 @@ def retry_order(ids: Sequence[str], state: JobState, *, limit: int | None, reset
             lambda queue, some: retry_jobs(queue.context.keys, some, state=state, reset_attempts=reset_attempts),
             done="r",
             states=(state,),
+            hint=hint,
         )
 
     async def total(queue: Queue[Any, Any]) -> int:
@@ -43,7 +48,7 @@ def retry_order(ids: Sequence[str], state: JobState, *, limit: int | None, reset
 
     async def act(queue: Queue[Any, Any], on_progress: OnProgress) -> Done:
         count = await queue.retry_jobs(state, limit=limit, reset_attempts=reset_attempts, on_progress=on_progress)
-        return Done(did=f"retried {_jobs(count, state.value)} of queue {queue.name}", count=count)
+        return Done(did=f"retried {_jobs(count, state.value)} of queue {queue.name}", count=count, hint=hint)
 
     return Order(command="retry", plan=plan, act=act, total=total)
 
@@ -133,7 +138,10 @@ def obliterate_order(queue_name: str, *, force: bool) -> Order:
     async def plan(queue: Queue[Any, Any]) -> Plan:
         counts = await queue.get_job_counts()
         count, running = sum(counts.values()), counts[JobState.ACTIVE]
-        refused = f"{number(running)} jobs of queue {queue.name} are running: close its workers first, or say --force"
+        refused = (
+            f"{counted(running, 'job')} of queue {queue.name} {'is' if running == 1 else 'are'} running: "
+            "close its workers first, or say --force"
+        )
         does = f"remove queue {queue.name} with all it holds: {_jobs(count)}, schedules, totals, events, positions of readers"
         return Plan(does=does, count=count, refused=refused if running and not force else "")
 
@@ -148,7 +156,7 @@ def obliterate_order(queue_name: str, *, force: bool) -> Order:
 
 
 def _jobs(count: int, state: str = "") -> str:
-    return f"{number(count)} {state + ' ' if state else ''}{'job' if count == 1 else 'jobs'}"
+    return counted(count, f"{state} job" if state else "job")
 
 
 def _most(count: int, limit: int | None) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventq.cli.manage import Done, Order, Plan
 from eventq.cli.opening import Place, open_queue
 from eventq.cli.runtime import NotFound, run_async, say
-from eventq.cli.tables import Column, Styled, print_facts, print_json, print_json_line, print_table
+from eventq.cli.tables import STYLES, Column, Styled, print_facts, print_json, print_json_line, print_table
 from eventq.cli.text import age, number, shorten
 from eventq.commands.events import server_time
 from eventq.limits import CALL_JOBS, MAX_SCHEDULES
@@ -35,6 +35,8 @@ _COLUMNS: Final = (
     Column("job name", cut=True),
 )
 _TEXT: Final = 4000
+#: Seconds: a worker fires to the millisecond, and one that has just started sweeps within a second.
+_LATE: Final = 3.0
 
 
 def print_schedules(queue_name: str, place: Place, *, as_json: bool) -> None:
@@ -45,17 +47,19 @@ def print_schedules(queue_name: str, place: Place, *, as_json: bool) -> None:
             print_json_line(_document(each))
     elif schedules:
         print_table(_COLUMNS, [_row(each, now_ms) for each in schedules])
+        if any(_lateness(each, now_ms) for each in schedules):
+            say(f"nobody fires what is overdue: start a worker, or `eventq scheduler {queue_name}`")
     else:
         say(f"queue {queue_name} has no schedules")
 
 
 def print_schedule(queue_name: str, schedule_id: str, place: Place, runs: int, *, as_json: bool) -> None:
     """Print one schedule and its next runs. Raises NotFound."""
-    schedule, times = run_async(lambda: _read_one(queue_name, schedule_id, place, runs))
+    schedule, times, now_ms = run_async(lambda: _read_one(queue_name, schedule_id, place, runs))
     if as_json:
         print_json({**_document(schedule), "next_runs": [_utc(time) for time in times]})
     else:
-        print_facts(_facts(schedule, times))
+        print_facts(_facts(schedule, times, now_ms))
 
 
 def set_schedule_paused(queue_name: str, schedule_id: str, place: Place, *, paused: bool, as_json: bool) -> None:
@@ -102,12 +106,12 @@ async def _read_all(queue_name: str, place: Place) -> tuple[list[Schedule], int]
         return found, await queue.context.runner.run_verb(server_time())
 
 
-async def _read_one(queue_name: str, schedule_id: str, place: Place, runs: int) -> tuple[Schedule, list[datetime]]:
+async def _read_one(queue_name: str, schedule_id: str, place: Place, runs: int) -> tuple[Schedule, list[datetime], int]:
     async with open_queue(queue_name, place) as queue:
         schedule = await queue.get_schedule(schedule_id)
         if schedule is None:
             raise _not_found(queue_name, schedule_id)
-        return schedule, await queue.next_runs(schedule_id, runs)
+        return schedule, await queue.next_runs(schedule_id, runs), await queue.context.runner.run_verb(server_time())
 
 
 def _not_found(queue_name: str, schedule_id: str) -> NotFound:
@@ -126,16 +130,26 @@ def _utc(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _state(schedule: Schedule) -> Styled:
+def _lateness(schedule: Schedule, now_ms: int) -> float:
+    """Return for how many seconds it should have run already, 0 for a moment that is nobody's fault."""
+    late = now_ms / 1000 - schedule.next_run.timestamp() if schedule.next_run else 0
+    return late if late > _LATE else 0
+
+
+def _state(schedule: Schedule, now_ms: int) -> Styled:
     if schedule.is_paused:
         return Styled("paused", "magenta")
+    if _lateness(schedule, now_ms):
+        return Styled("overdue", STYLES["problem"])
     return Styled("running", "green") if schedule.next_run else Styled("ended", "dim")
 
 
 def _row(schedule: Schedule, now_ms: int) -> list[Cell]:
     soon = age(schedule.next_run.timestamp() - now_ms / 1000) if schedule.next_run else ""
+    if late := _lateness(schedule, now_ms):
+        soon = f"{age(late)} ago"
     counts = [number(schedule.count), number(schedule.missed_count)]
-    return [schedule.id, _runs(schedule), _state(schedule), _time(schedule.next_run), soon, *counts, schedule.name]
+    return [schedule.id, _runs(schedule), _state(schedule, now_ms), _time(schedule.next_run), soon, *counts, schedule.name]
 
 
 def _runs(schedule: Schedule) -> str:
@@ -148,10 +162,13 @@ def _time(time: datetime | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %Z") if time else ""
 
 
-def _facts(schedule: Schedule, times: list[datetime]) -> Iterator[tuple[str, Cell]]:
+def _facts(schedule: Schedule, times: list[datetime], now_ms: int) -> Iterator[tuple[str, Cell]]:
     yield "schedule", schedule.id
     yield "runs", _runs(schedule)
-    yield "state", _state(schedule)
+    late = _lateness(schedule, now_ms)
+    by = f" by {age(late)}: nobody fires it; start a worker, or `eventq scheduler QUEUE`" if late else ""
+    state = _state(schedule, now_ms)
+    yield "state", Styled(f"{state.text}{by}", state.style)
     for what, time in (("start", schedule.start), ("end", schedule.end), ("last run", schedule.last_run)):
         if time:
             yield what, _time(time)

@@ -113,8 +113,9 @@ def iso(ms: int) -> str | None:
 
 
 def local_time(ms: int) -> str:
-    """Return a time for people, in their zone."""
-    return datetime.fromtimestamp(ms / 1000).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    """Return a time for people, in their zone, which is named."""
+    at = datetime.fromtimestamp(ms / 1000).astimezone()
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} {at:%Z}"
 
 
 def _text(cell: Cell) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["age", "number", "plain", "quoted", "seconds", "shorten"]
+__all__ = ["age", "counted", "number", "plain", "quoted", "seconds", "shorten"]
 
 
 def plain(text: str) -> str:
@@ -35,17 +35,23 @@ def seconds(value: float) -> str:
 
 
 def age(value: float) -> str:
-    """Return how long something is, coarsely: `12 s`, `5 min`, `3.2 h`, `4.0 d`."""
+    """Return how long something is, coarsely: `12 s`, `5 min`, `3.2 h`, `7 d`."""
     if value < 120:
         return f"{max(0.0, value):.0f} s"
     if value < 7200:
         return f"{value / 60:.0f} min"
-    return f"{value / 3600:.1f} h" if value < 172_800 else f"{value / 86_400:.1f} d"
+    in_units, unit = (value / 3600, "h") if value < 172_800 else (value / 86_400, "d")
+    return f"{in_units:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def number(value: float) -> str:
     """Return a count for people: `12,345`."""
     return f"{value:,.0f}"
+
+
+def counted(count: int, what: str) -> str:
+    """Return a count of things for people, in the plural where it is one: `1 job`, `2 failed jobs`."""
+    return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
 def _is_shown(char: str) -> bool:

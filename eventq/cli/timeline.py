@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from eventq.cli.facts import event_facts
-from eventq.cli.tables import STYLES, Column, Styled
+from eventq.cli.facts import event_facts_for_people
+from eventq.cli.tables import STYLES, Column, Styled, local_time
 from eventq.cli.text import quoted, seconds, shorten
 from eventq.commands.events import entries_before
 from eventq.commands.inspect import stream_length
@@ -95,17 +94,14 @@ def timeline_rows(events: list[Event]) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
     last_ms = 0
     for event in events:
-        at = datetime.fromtimestamp(event.ms / 1000).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         after = seconds((event.ms - last_ms) / 1000) if last_ms else ""
-        rows.append([at, after, Styled(event.kind, STYLES.get(event.kind, "")), _what(event)])
+        rows.append([local_time(event.ms), after, Styled(event.kind, STYLES.get(event.kind, "")), _what(event)])
         last_ms = event.ms
     return rows
 
 
 def _what(event: Event) -> str:
-    facts = event_facts(event)
-    if due_ms := getattr(event, "due_ms", 0):
-        facts["due"] = f"{(due_ms - event.ms) / 1000:+.3f} s"
+    facts = event_facts_for_people(event)
     said = {key: value for key, value in facts.items() if key not in _HIDDEN and value not in (None, "", 0, False)}
     return shorten(", ".join(f"{key} {_value(key, value)}" for key, value in said.items()), _DETAIL)
 
@@ -117,6 +113,8 @@ def _value(key: str, value: Any) -> str:
         return seconds(value)
     if value is True:
         return "yes"
-    if key == "due" or isinstance(value, int | float):
+    if key == "due":
+        return f"{value} s"
+    if key in ("slot", "first", "last") or isinstance(value, int | float):
         return str(value)
     return quoted(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -86,8 +86,11 @@ def run_scheduler(name: str, place: Place) -> None:
         log.warning("scheduler of %s: %s", name, error)
 
     async def main() -> None:
-        queue, _ = await find_queue(name, place, patience=None, on_fault=warn)
+        queue, is_listed = await find_queue(name, place, patience=None, on_fault=warn)
         try:
+            if not is_listed and place.tag is None:
+                where = queue.context.server.where
+                log.warning("there is no queue %r on %s yet: a mistyped name? `eventq queues` lists those there are", name, where)
             scheduler = QueueScheduler(queue, on_fault=warn)
             log.info("%r starts", scheduler)
             await scheduler.run()

@@ -289,7 +289,7 @@ async def test_events_prints_lines_and_json(start: Start, run: Start, queue: Que
     run("worker", "jobs:worker", "--burst")
     assert (0, 0) == (lines.wait(), objects.wait())
     assert ["added", "active", "failed"] == [line.split()[2] for line in lines.out.splitlines()]
-    pattern = rf"\d\d:\d\d:\d\d\.\d{{3}} #\d+ failed {job.id} fails attempt=1 waited=\d+\.\d{{3}} ran=\d+\.\d{{3}} "
+    pattern = rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{3}}[+-]\d\d:\d\d #\d+ failed {job.id} fails attempt=1 waited=\d+\.\d{{3}} ran=\S+ "
     assert re.match(pattern, lines.out.splitlines()[2])
     added, failed = map(json.loads, objects.out.splitlines())
     assert ("added", 1, "waiting") == (added["kind"], added["seq"], added["state"])

@@ -198,7 +198,7 @@ async def test_nobody_looks_after_it(url: str, queue_name: str, redis_client: re
     async with Queue(queue_name, url=url) as queue:
         patient = Patient(queue, url, redis_client)
         await queue.add("later", delay=1000)
-        await patient.says("upkeep", "problem", "no worker or scheduler was ever seen, and 1 jobs are to be done")
+        await patient.says("upkeep", "problem", "no worker or scheduler was ever seen, and 1 job is to be done")
         redis_client.hset(patient.keys["meta"], "swept_at", now_ms() - 600_000)
         await patient.says("upkeep", "problem", "no worker or scheduler seen for 10 min")
         [job_id] = patient.ids("delayed")
@@ -252,7 +252,7 @@ async def test_durable_readers(patient: Patient, queue: Queue[Any, Any]) -> None
         await patient.says("reader", "ok", "live: ", "events behind, held now")
         seq = int(patient.redis.hget(patient.keys["meta"], "seq") or 0)
         patient.redis.hset(patient.keys["consumers"], "idle", f"holder 0 {now_ms() - 2 * DAY_MS} epoch 0-1 {seq - 3} ")
-        await patient.says("reader", "warning", "idle: 3 events behind, seen 2.0 d ago; it no longer holds back trimming")
+        await patient.says("reader", "warning", "idle: 3 events behind, seen 2 d ago; it no longer holds back trimming")
         patient.redis.xtrim(patient.keys["events"], maxlen=2, approximate=False)
         patient.redis.hset(patient.keys["consumers"], "late", f"holder 0 {now_ms()} epoch 0-1 1 ")
         await patient.says("reader", "warning", f"late: {seq - 1} events behind", "of them are trimmed")

@@ -123,7 +123,7 @@ async def test_job_tells_all_and_its_history(cli: CommandLine, filled: str) -> N
     assert (0, "") == (ended.code, ended.err)
     assert re.search(r"^attempt +2 of 2 \(starts 2, fails 2, stalls 0, releases 0\)$", ended.out, re.MULTILINE)
     assert re.search(r"^ +raise ValueError\(job\.data\)$", ended.out, re.MULTILINE), "the traceback"
-    kinds = re.findall(r"^\d{4}-\S+ \S+ +(?:\d+\S* m?s)? +(\w+)", ended.out, re.MULTILINE)
+    kinds = re.findall(r"^\d{4}-\S+ \S+ [A-Z]\S+ +(?:\d+\S* m?s)? +(\w+)", ended.out, re.MULTILINE)
     assert ["added", "active", "progress", "retrying", "waiting", "active", "progress", "failed"] == kinds
     assert ended.out.endswith("8 events, from its add on\n")
     facts = (await cli("job", filled, "good", "--json")).document

@@ -79,12 +79,14 @@ async def test_retry(cli: CommandLine, queue: Queue[Any, Any]) -> None:
     ended = await cli("retry", queue.name, "fail-1", "done-1", "nobody")
     assert (1, f"retried 1 of 3 jobs of queue {queue.name}\n") == (ended.code, ended.out)
     assert ended.err.splitlines() == [
+        "eventq: those whose attempts were used up get one more; --reset-attempts gives them all of theirs",
         "eventq: job done-1 is completed",
         "eventq: job nobody is not in the queue: never added, or removed since",
     ]
     assert ALL | {"failed": 4, "waiting": 6} == await counts(queue)
     job = await queue.get_job("fail-1")
     assert job and 2 == job.attempt
+    assert re.search(r"^fail-1 +\S+ +waiting +1\+1 ", (await cli("jobs", queue.name, "-s", "waiting")).out, re.MULTILINE)
     ended = await cli("retry", queue.name, "--all", "--limit", "3", "--reset-attempts", "--json")
     assert {"queue": queue.name, "action": "retry", "dry_run": False, "count": 3} == ended.document
     job = await queue.get_job("fail-2")
@@ -207,7 +209,7 @@ async def test_obliterate_is_refused_while_jobs_run(cli: CommandLine, queue: Que
         for more in ("--yes", "--dry-run"):
             ended = await cli("obliterate", queue.name, more)
             assert (1, "") == (ended.code, ended.out)
-            assert "1 running jobs" in ended.err or "1 jobs of queue" in ended.err
+            assert "has 1 running job" in ended.err or f"1 job of queue {queue.name} is running" in ended.err
         assert 1 == (await counts(queue))["active"]
         ended = await cli("obliterate", queue.name, "--force", "--yes", "--json")
         assert (0, 25) == (ended.code, ended.document["count"])

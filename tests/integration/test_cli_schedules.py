@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventq import JobOptions, Queue
+from eventq import Job, JobOptions, Queue, Worker
+from eventq.keys import QueueKeys
 
 from .command_line import HOSTILE, CommandLine, dump
 
@@ -66,6 +67,41 @@ async def test_schedule_shows_its_next_runs(cli: CommandLine, queue: Queue[Any, 
     shown = await cli("schedule", queue.name, "nightly")
     assert 5 == len(re.findall(r"03:00:00", shown.out))
     assert all(char.isprintable() or char == "\n" for char in shown.out) and "[bold red]" in shown.out
+
+
+async def test_what_nobody_fires_is_overdue(cli: CommandLine, queue: Queue[Any, Any], redis_client: redis.Redis) -> None:
+    """A schedule that should have run is not shown as if all were well, and what helps is said."""
+    assert "overdue" not in (await cli("schedules", queue.name)).out
+    records = QueueKeys(queue.name)["schedules"]
+    record: Any = redis_client.hget(records, "often")
+    revision, next_ms, rest = record.decode().split("\t", 2)
+    late_ms = int(next_ms) - 2 * 3_600_000  # it begins in an hour
+    redis_client.hset(records, "often", f"{revision}\t{late_ms}\t{rest}")
+    ended = await cli("schedules", queue.name)
+    assert re.search(r"^often +every 90 s +overdue +\S+ \S+ UTC +60 min ago +0 ", ended.out, re.MULTILINE)
+    assert f"`eventq scheduler {queue.name}`" in ended.err
+    assert re.search(r"^state +overdue by 60 min: ", (await cli("schedule", queue.name, "often")).out, re.MULTILINE)
+
+
+async def test_jobs_of_schedules_show_their_slots(cli: CommandLine, url: str, queue_name: str) -> None:
+    """Which schedule made a job, and for when, for people and for programs."""
+
+    async def work(job: Job[Any]) -> None: ...
+
+    async with Queue(queue_name, url=url) as queue:
+        await queue.upsert_schedule("often", every=3600)
+        await Worker(queue, work, max_jobs=1).run()
+        [job] = await queue.get_jobs("completed")
+        assert job.slot is not None
+        listed = await cli("jobs", queue_name)
+        assert listed.out.splitlines()[0].split()[-3:] == ["slot", "age", "error"]
+        assert f" {job.slot.astimezone():%Y-%m-%d %H:%M:%S}." in listed.out
+        assert re.search(r"^schedule +often, its slot of \d{4}-", (await cli("job", queue_name, job.id)).out, re.MULTILINE)
+        facts = (await cli("job", queue_name, job.id, "--json")).document
+        assert ("often", job.slot) == (facts["schedule_id"], datetime.fromisoformat(facts["slot"]))
+        added = await queue.add("a", job_id="own")
+        facts = (await cli("job", queue_name, added.id, "--json")).document
+        assert (None, None) == (facts["schedule_id"], facts["slot"])
 
 
 async def test_schedule_is_paused_resumed_and_removed(
