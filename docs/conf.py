@@ -26,6 +26,7 @@ myst_heading_anchors = 3
 CONTENTS = {
     "Learn": ["tutorial"],
     "How to": [
+        "adding",
         "retries",
         "schedules",
         "progress",

@@ -35,6 +35,7 @@ ARGUMENTS: Final = {
     "timezone": "an IANA name, for `cron`",
     "start": "nothing runs before it",
     "data": "of the jobs",
+    "name of Worker": "the worker's name, made of host and process unless said",
     "data_type": "what the jobs' data are; checked when added and before a processor sees them. Without one any JSON",
     "result_type": "what processors return; checked when it is stored and when it is read. Without one any JSON",
     "queue": "a Queue, or the name of one with `url`",
@@ -129,6 +130,28 @@ of `/ # ? @ : [ ]`.
 """
 
 
+_RETENTION: Final = """\
+The queue object that adds fills in its `default_options`, and the result is stored with the job. A job that was added without any
+`remove_on_complete` or `remove_on_fail` follows those of the worker's queue object, or else the defaults above.
+
+A number, or a count of `Keep`, is one of all jobs of the queue that ended so, whatever their names: when a job with
+`remove_on_complete=2` completes, the oldest completed jobs beyond two are removed. An age alone, and `False`, keep a job out of
+reach of every rule but its own.
+"""
+
+#: What objects hold besides what their classes describe.
+ATTRIBUTES: Final = {
+    eventq.Job: {
+        "id": "The job's id: text of 20 characters that sorts by time, or one of your own.",
+        "cancelled": "Whether this run is over: its worker stops, its lease is lost, its timeout is up. A plain function that "
+        "sees it should return or raise soon; its outcome is no longer recorded. An `async` function is cancelled instead.",
+        "fence": "A number that rises with every run of any job of the queue, to store with what you write; "
+        "0 outside a processor.",
+    },
+    eventq.SyncJob: {"id": "The job's id: text of 20 characters that sorts by time, or one of your own."},
+}
+
+
 class Undescribed(Exception):
     """Something that users can say or see, and that nothing describes."""
 
@@ -209,11 +232,12 @@ def _options_page() -> Iterator[str]:
     yield f"# Options\n\n{_NOTE}\n"
     yield (
         "Durations are seconds (`float`) or `timedelta`; sizes are bytes. An argument wins over the environment, and that over\n"
-        "the default.\n"
+        "the default. Arguments shown with a `=` are given by name only.\n"
     )
     yield "## Job options\n"
     yield "For `add`, `NewJob(options=)`, `upsert_schedule(options=)` and `default_options=`.\n"
     yield from _arguments(eventq.JobOptions, inspect.signature(eventq.JobOptions), _doc(eventq.JobOptions), JOB_DEFAULTS)
+    yield f"\n{_RETENTION}"
     for title, cls in (
         ("Queue and SyncQueue", eventq.Queue),
         ("Worker", eventq.Worker),
@@ -240,14 +264,15 @@ def _arguments(cls: type, signature: inspect.Signature, doc: str, defaults: dict
     said = _said(doc, [each.name for each in names])
     yield "| argument | type | default | meaning |\n| --- | --- | --- | --- |"
     for each in names:
-        meaning = said.get(each.name) or ARGUMENTS.get(each.name)
+        meaning = said.get(each.name) or ARGUMENTS.get(f"{each.name} of {cls.__name__}") or ARGUMENTS.get(each.name)
         if not meaning:
             raise Undescribed(f"{cls.__name__}, argument {each.name}")
         if defaults is not None:
             default = defaults[each.name]
         else:
             default = "required" if each.default is each.empty else f"`{_default(each.default)}`"
-        yield f"| `{each.name}` | {_type(TYPES.get(each.name, each.annotation))} | {default} | {_cell(meaning)} |"
+        shown = f"{each.name}=" if each.kind is each.KEYWORD_ONLY else each.name
+        yield f"| `{shown}` | {_type(TYPES.get(each.name, each.annotation))} | {default} | {_cell(meaning)} |"
 
 
 def _said(doc: str, names: list[str]) -> dict[str, str]:
@@ -297,6 +322,8 @@ def _api_page() -> Iterator[str]:
     yield "| [Errors](#errors) | what is raised |"
     for name, each in rest.items():
         yield f"\n## {name}\n\n{_doc(each)}\n"
+        if each is eventq.NewJob:
+            yield f"`{name}{_signature(each)}`\n"
         yield from _members(each)
     yield "\n## Errors\n\n| error | raised |\n| --- | --- |"
     yield from (f"| `{name}`, {_bases(each)} | {_cell(_doc(each))} |" for name, each in errors.items())
@@ -306,6 +333,7 @@ def _members(cls: Any) -> Iterator[str]:
     if cls is eventq.JobState:
         yield ", ".join(f"`{member}`" for member in eventq.JobState) + "\n"
         return
+    yield from (f"**`{name}`**\n\n{meaning}\n" for name, meaning in ATTRIBUTES.get(cls, {}).items())
     fields = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
     for name in sorted(_public_names(cls), key=lambda name: (not isinstance(inspect.getattr_static(cls, name), property), name)):
         found: Any = inspect.getattr_static(cls, name)
