@@ -103,14 +103,12 @@ async def _overdue(runner: AsyncRunner, keys: QueueKeys, queue: QueueState) -> F
     due = await runner.run_verb(count_scores(keys, "delayed", "-inf", queue.now_ms - _OVERDUE_MS))
     first = await runner.run_verb(first_of_set(keys, "leases" if lost else "delayed"))
     late = age((queue.now_ms - first[1]) / 1000) if first else ""
-    advice = f"their worker is gone and nobody looks after the queue: start a worker, or `eventq scheduler {queue.name}`"
+    advice = f"the worker is gone and nobody looks after the queue: start a worker, or `eventq scheduler {queue.name}`"
     schedules = await runner.run(list_schedules(keys, 0, 1))
     if lost:
-        return queue.found(
-            "leases", PROBLEM, f"{number(lost)} jobs count as running though their lease ended up to {late} ago", advice
-        )
+        return queue.found("leases", PROBLEM, f"{counted(lost, 'running job')} whose lease ended up to {late} ago", advice)
     if due:
-        message = f"{number(due)} delayed jobs were due up to {late} ago and are not in line"
+        message = f"{counted(due, 'delayed job')} due up to {late} ago and not in line"
         return queue.found("delayed", PROBLEM, message, f"start a worker, or `eventq scheduler {queue.name}`")
     return _late_schedule(queue, schedules)
 
@@ -170,9 +168,8 @@ def _readers(queue: QueueState, stored: Mapping[str, str], first: Entry | None) 
         behind = max(0, queue.number("seq") - seq)
         idle = queue.now_ms - saved_ms
         lost = max(0, _field(first, "seq") - 1 - seq) if first and seq else 0
-        who = (
-            f"{name}: {number(behind)} events behind, {'held now' if ends_ms > queue.now_ms else f'seen {age(idle / 1000)} ago'}"
-        )
+        seen = "held now" if ends_ms > queue.now_ms else f"seen {age(idle / 1000)} ago"
+        who = f"{name}: {counted(behind, 'event')} behind, {seen}"
         if lost:
             yield queue.found(
                 "reader", WARNING, f"{who}; {number(lost)} of them are trimmed", "it will be told so when it comes back"
@@ -190,7 +187,7 @@ def _stream(queue: QueueState, first: Entry | None, entries: int) -> Finding:
     most_events, most_bytes, _, hard_bytes = EVENT_RETENTION
     events = queue.number("seq") - _field(first, "seq") + 1
     size = queue.number("event_bytes") - _field(first, "bytes")
-    message = f"{number(events)} events in {number(entries)} entries, {size / 2**20:.1f} MiB"
+    message = f"{counted(events, 'event')} in {number(entries)} {'entry' if entries == 1 else 'entries'}, {size / 2**20:.1f} MiB"
     kept = f"kept are {number(most_events)} and {most_bytes / 2**20:.0f} MiB"
     if events < 1 or size < 0:
         return queue.found("events", PROBLEM, f"{message}: the stream is not as meta says, as after a failover that lost writes")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from eventq.cli.findings import OK, PROBLEM, WARNING, Finding, some
-from eventq.cli.text import number
+from eventq.cli.text import counted, number
 from eventq.commands.inspect import hash_size, hash_values, line_length, line_page, sample_hash, sample_set, set_scores
 from eventq.commands.read import count_jobs
 from eventq.records import Run, UnreadableRecord, parse_record, parse_run
@@ -77,11 +77,11 @@ class _Checks:
         stuck = await self._not_in_column({job_id: state for job_id, state in again.items() if states[job_id] == state})
         findings: list[Finding] = []
         if unreadable:
-            message = f"{number(len(unreadable))} records cannot be read: {some(unreadable)}"
+            message = f"{counted(len(unreadable), 'record')} not readable: {some(unreadable)}"
             findings.append(self._found("records", PROBLEM, message, f"`eventq remove {self._keys.name} ID` takes them out"))
         for state in sorted({again[job_id] for job_id in stuck}):
             these = [job_id for job_id in stuck if again[job_id] == state]
-            message = f"{number(len(these))} jobs say they are {state} and do not stand there: {some(these)}"
+            message = f"{counted(len(these), 'job')} said to be {state}, but not standing there: {some(these)}"
             findings.append(self._found("stuck", PROBLEM, message, self._way_out(state)))
         return findings
 
@@ -137,7 +137,7 @@ class _Checks:
             lost = await self._not_stored([each for each in ids if not each.startswith("no-job:")])
             lost = [job_id for job_id in lost if await self._is_still_in(column, job_id)]
             if lost:
-                message = f"{number(len(lost))} jobs stand as {state} and are not stored: {some(lost)}"
+                message = f"{counted(len(lost), 'job')} standing as {state}, but not stored: {some(lost)}"
                 findings.append(self._found("orphans", PROBLEM, message, "the server lost writes, or somebody else wrote here"))
         return findings
 
@@ -155,7 +155,7 @@ class _Checks:
             # What was removed meanwhile is gone from here, too.
             values = await self._runner.run_verb(hash_values(self._keys, column, lost[:10])) if lost else []
             if any(value is not None for value in values):
-                message = f"`{column}` holds something of {number(len(lost))} jobs that are not stored: {some(lost)}"
+                message = f"`{column}` holds something of {counted(len(lost), 'job')} not stored: {some(lost)}"
                 findings.append(self._found("orphans", WARNING, message, "it only takes memory; HDEL it there"))
         return findings
 
@@ -175,7 +175,7 @@ class _Checks:
         if any(stored == standing for stored, standing in looks) or len(set(looks)) > 1:
             return []  # all is well, or jobs come and go and it says nothing
         stored, standing = looks[0]
-        message = f"{number(stored)} jobs are stored and {number(standing)} stand in a state"
+        message = f"{counted(stored, 'job')} stored, {number(standing)} standing in a state"
         return [self._found("counts", PROBLEM, message, "the server lost writes, or somebody else wrote here")]
 
 

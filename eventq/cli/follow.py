@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventq.cli.facts import event_document, event_facts_for_people
 from eventq.cli.opening import Place, find_queue
 from eventq.cli.runtime import UsageError, run_async, say, until_stopped
-from eventq.cli.text import plain, quoted, shorten
+from eventq.cli.text import counted, plain, quoted, shorten
 from eventq.events import STREAM_EVENTS, Event, JobEvent, LostEvent
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ async def _print_events(stream: EventStream, wanted: Following) -> None:
     left = wanted.count
     async for event in stream:
         if isinstance(event, LostEvent) and not wanted.as_json:
-            say(f"{event.count or 'an unknown number of'} events before this one are lost: {event.reason}")
+            lost = counted(event.count, "event") if event.count else "an unknown number of events"
+            say(f"{lost} before this one, lost: {event.reason}")
         if wanted.kinds and event.kind not in wanted.kinds:
             continue
         sys.stdout.write(write(event) + "\n")

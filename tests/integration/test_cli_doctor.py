@@ -125,7 +125,7 @@ async def test_a_problem_ends_with_1(url: str, queue: Queue[Any, Any], redis_cli
     redis_client.hset(QueueKeys(queue.name)["jobs"], done, "\x1b[31m[red]")
     ended = await cli("doctor", queue.name)
     assert 1 == ended.code
-    assert f"1 records cannot be read: {done}" in ended.out and f"-> `eventq remove {queue.name} ID`" in ended.out
+    assert f"1 record not readable: {done}" in ended.out and f"-> `eventq remove {queue.name} ID`" in ended.out
     assert 0 == (await cli("remove", queue.name, done, "--yes")).code
     assert 0 == (await cli("doctor", queue.name)).code
     assert 1 == (await cli("doctor", "no-such-queue")).code
@@ -135,15 +135,15 @@ async def test_a_problem_ends_with_1(url: str, queue: Queue[Any, Any], redis_cli
 async def test_unreadable_and_stuck_records(patient: Patient, queue: Queue[Any, Any]) -> None:
     """A text that is none of ours; a job that its column does not hold; and then the numbers do not agree."""
     patient.redis.hset(patient.keys["jobs"], "bad", "nonsense")
-    await patient.says("records", "problem", "1 records cannot be read: bad")
-    await patient.says("counts", "problem", "8 jobs are stored and 7 stand in a state")
+    await patient.says("records", "problem", "1 record not readable: bad")
+    await patient.says("counts", "problem", "8 jobs stored, 7 standing in a state")
     patient.redis.hdel(patient.keys["jobs"], "bad")
     assert not await patient.found("counts")
     [delayed], [waiting, _] = patient.ids("delayed"), patient.line()
     patient.redis.zrem(patient.keys["delayed"], delayed)
     patient.redis.lrem(patient.keys["wait"], 0, waiting)
-    await patient.says("stuck", "problem", f"1 jobs say they are delayed and do not stand there: {delayed}")
-    await patient.says("stuck", "problem", f"1 jobs say they are waiting and do not stand there: {waiting}")
+    await patient.says("stuck", "problem", f"1 job said to be delayed, but not standing there: {delayed}")
+    await patient.says("stuck", "problem", f"1 job said to be waiting, but not standing there: {waiting}")
     patient.redis.rpush(patient.keys["wait"], waiting)
     assert [delayed] == await queue.remove_jobs([delayed])
     assert not await patient.found("stuck") and not await patient.found("counts")
@@ -161,7 +161,7 @@ async def test_lost_run_can_be_brought_back(patient: Patient, queue: Queue[Any, 
         await started.wait()
         job_id = (await queue.get_jobs("active"))[0].id
         patient.redis.zrem(patient.keys["leases"], job_id)
-        await patient.says("stuck", "problem", f"1 jobs say they are active and do not stand there: {job_id}")
+        await patient.says("stuck", "problem", f"1 job said to be active, but not standing there: {job_id}")
         await queue.pause()
         patient.redis.zadd(patient.keys["leases"], {job_id: 0})
 
@@ -176,11 +176,11 @@ async def test_orphans(patient: Patient) -> None:
     """What stands in a state and is not stored; what is stored beside a job that is not."""
     patient.redis.zadd(patient.keys["failed"], {"ghost": 1})
     patient.redis.zadd(patient.keys["leases"], {"ghost": now_ms() + DAY_MS})
-    await patient.says("orphans", "problem", "1 jobs stand as failed and are not stored: ghost")
-    await patient.says("orphans", "problem", "1 jobs stand as active and are not stored: ghost")
+    await patient.says("orphans", "problem", "1 job standing as failed, but not stored: ghost")
+    await patient.says("orphans", "problem", "1 job standing as active, but not stored: ghost")
     for column in ("data", "runs", "results", "progress", "logs"):
         patient.redis.hset(patient.keys[column], "nobody", "{}")
-        await patient.says("orphans", "warning", f"`{column}` holds something of 1 jobs that are not stored: nobody")
+        await patient.says("orphans", "warning", f"`{column}` holds something of 1 job not stored: nobody")
 
 
 async def test_another_layout(url: str, queue_name: str, redis_client: redis.Redis) -> None:
@@ -203,9 +203,9 @@ async def test_nobody_looks_after_it(url: str, queue_name: str, redis_client: re
         await patient.says("upkeep", "problem", "no worker or scheduler seen for 10 min")
         [job_id] = patient.ids("delayed")
         redis_client.zadd(patient.keys["delayed"], {job_id: now_ms() - 300_000})
-        await patient.says("delayed", "problem", "1 delayed jobs were due up to 5 min ago")
+        await patient.says("delayed", "problem", "1 delayed job due up to 5 min ago")
         redis_client.zadd(patient.keys["leases"], {"lost": now_ms() - 240_000})
-        await patient.says("leases", "problem", "1 jobs count as running though their lease ended up to 4 min ago")
+        await patient.says("leases", "problem", "1 running job whose lease ended up to 4 min ago")
         redis_client.delete(patient.keys["leases"], patient.keys["delayed"])
         await patient.says("upkeep", "ok", "and nothing to do")
 
