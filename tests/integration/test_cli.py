@@ -341,6 +341,18 @@ async def test_signal_ends_readers_and_schedulers(
     assert "Traceback" not in process.err
 
 
+async def test_scheduler_doubts_a_queue_that_is_not_there(start: Start, queue: Queue[Any, Any], wait_until: WaitUntil) -> None:
+    """A mistyped name is warned of, and the scheduler runs all the same: the queue may come later."""
+    async with queue:
+        await queue.add("a")
+    for name, doubted in ((queue.name, False), (f"{queue.name}x", True)):
+        process = start("scheduler", name)
+        await wait_until(lambda process=process: " starts" in process.err, timeout=PATIENCE, description="the start")
+        process.signal(signal.SIGTERM)
+        assert 0 == process.wait()
+        assert doubted == (f"WARNING eventq.worker there is no queue '{name}' on " in process.err)
+
+
 async def test_events_ends_quietly_when_nobody_reads(
     environment: dict[str, str], tmp_path: Path, queue: Queue[Any, Any], wait_until: WaitUntil
 ) -> None:
