@@ -771,3 +771,34 @@ async def test_a_bad_change_changes_nothing(url: str, queue_name: str, gate: Gat
         with pytest.raises(ConfigurationError, match="concurrency"):
             worker.concurrency = value
     assert 3 == worker.concurrency
+
+
+TWO_WORKERS = """
+import asyncio, sys
+from eventq import Queue, Worker
+
+async def hang(job):
+    print("running", flush=True)
+    await asyncio.Event().wait()
+
+async def main():
+    queue = Queue(sys.argv[1], url=sys.argv[2])
+    workers = [Worker(queue, hang, grace=0) for _ in range(2)]
+    await asyncio.gather(*[worker.run() for worker in workers])
+    await queue.close()
+    print("closed", flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_signal_closes_every_worker_of_the_process(url: str, queue_name: str, run_program: RunProgram) -> None:
+    """Two that run in one loop are both asked to stop, and a signal after that is the process' own again."""
+    process = run_program(TWO_WORKERS)
+    async with Queue(queue_name, url=url) as queue:
+        await queue.add_bulk([NewJob("j") for _ in range(2)])
+        assert ["running"] * 2 == [await read_line(process), await read_line(process)]
+        process.send_signal(signal.SIGTERM)
+        assert "closed" == await read_line(process)
+        assert 0 == await asyncio.to_thread(process.wait, 10)
+        assert (await queue.get_job_counts())[JobState.WAITING] == 2
