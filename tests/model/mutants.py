@@ -134,6 +134,7 @@ MUTANTS: Final = (
     Mutant(
         "a worker wakes itself for what it passed over",
         (("lua/include/claim.lua", "left = #passed_over > 0 and size == 0", "left = false"),),
+        tests=("tests/lua/test_last_chance.py::test_a_line_of_nothing_else_wakes_nobody_at_once",),
     ),
     Mutant(
         "progress takes any token",
@@ -251,6 +252,7 @@ MUTANTS: Final = (
     Mutant(
         "change_delay tells nobody of a job due before all others",
         (("lua/change_delay.lua", "  local soonest = due\n", "  local soonest = due + 1e15\n"),),
+        tests=("tests/integration/test_acceptance_managing.py::test_a_changed_delay_counts_from_now",),
     ),
     Mutant(
         "update_data leaves the flag of data kept apart",
@@ -259,10 +261,12 @@ MUTANTS: Final = (
     Mutant(
         "update_data takes any token",
         (("lua/update_data.lua", "is_held(id, ARGV[4], record)", "is_held(id, '', record)"),),
+        tests=("tests/lua/test_stale_tokens.py::test_a_stale_token_is_refused_and_changes_nothing",),
     ),
     Mutant(
         "add_log takes any token",
         (("lua/add_log.lua", "is_held(id, ARGV[4], '')", "is_held(id, '', '')"),),
+        tests=("tests/lua/test_stale_tokens.py::test_a_stale_token_is_refused_and_changes_nothing",),
     ),
     Mutant(
         "a log keeps every line that fits",
@@ -300,9 +304,8 @@ MUTANTS: Final = (
         (
             (
                 "client/runner.py",
-                'reply = await self._persist(f"script {command.script.name}", words, command.script.text, error)',
-                "self._number += 1\n"
-                '                reply = await self._persist("", command.words(self._writer, self._number), command.script.text, error)',
+                "words, command.script.text, error, began=began)",
+                "command.words(self._writer, self._number + 1), command.script.text, error, began=began)",
             ),
         ),
         tests=("tests/integration/test_connections.py::test_lost_answers_are_asked_for_again",),
