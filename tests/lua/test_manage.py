@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eventq.commands.manage import pause_queue, remove_jobs, resume_queue, retry_jobs
+from eventq.commands.manage import change_delay, pause_queue, remove_jobs, resume_queue, retry_jobs
 from eventq.events import RemovedEvent, WaitingEvent
 from eventq.states import JobState
 
@@ -116,3 +116,13 @@ def test_what_cannot_be_read_is_removed_from_where_it_stands(lab: Lab) -> None:
     assert lab.call(remove_jobs(lab.keys, ["late", "ranked", "waiting"])) == "ddd"
     assert (lab.counts(), lab.meta("holes")) == ({}, "1")
     assert (lab.members("delayed"), lab.members("prioritized")) == ([], [])
+
+
+def test_a_delay_that_is_now_the_shortest_wakes_whoever_sleeps_longer(lab: Lab) -> None:
+    """A blocked worker had meant to sleep until the next one was due; a delay that changes nothing of that wakes nobody."""
+    lab.add(new(job_id="first", delay=60), new(job_id="second", delay=90))
+    lab.redis("DEL", lab.keys["marker"])
+    assert lab.call(change_delay(lab.keys, "second", "+80000")) == "u"
+    assert lab.marker() == set()
+    assert lab.call(change_delay(lab.keys, "second", "+5000")) == "u"
+    assert lab.marker() == {"due"}

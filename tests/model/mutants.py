@@ -252,7 +252,7 @@ MUTANTS: Final = (
     Mutant(
         "change_delay tells nobody of a job due before all others",
         (("lua/change_delay.lua", "  local soonest = due\n", "  local soonest = due + 1e15\n"),),
-        tests=("tests/integration/test_acceptance_managing.py::test_a_changed_delay_counts_from_now",),
+        tests=("tests/lua/test_manage.py::test_a_delay_that_is_now_the_shortest_wakes_whoever_sleeps_longer",),
     ),
     Mutant(
         "update_data leaves the flag of data kept apart",
