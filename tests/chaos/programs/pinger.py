@@ -11,6 +11,8 @@ import sys
 import time
 
 PAUSE = 0.002
+#: However soon it is stopped, so that there is something to judge.
+LEAST = 50
 
 
 def main(port: int) -> None:
@@ -26,8 +28,9 @@ def main(port: int) -> None:
             connection.recv(64)
             ended = time.perf_counter()
             pings.append((ended - began) * 1000)
-            if select.select([sys.stdin], [], [], PAUSE)[0]:
+            if select.select([sys.stdin], [], [], 0)[0] and len(pings) >= LEAST:
                 break
+            time.sleep(PAUSE)  # sleep-ok: the pace of pings
             late.append((time.perf_counter() - ended - PAUSE) * 1000)
     print(json.dumps([pings, late]), flush=True)
 
