@@ -126,8 +126,8 @@ class QueueCalls(Generic[DataT, ResultT]):
     async def drain(self, *, delayed: bool = False, on_progress: Callable[[int], None] | None = None) -> int:
         """Remove the jobs in line (waiting and prioritized), and the delayed ones when asked; return how many.
 
-        What comes into line after the call began stays, as do running and finished jobs and schedules. A job that was running
-        and came back into line meanwhile may be removed.
+        What comes into line after the call began stays, as do running and finished jobs and schedules. With `delayed`, a job
+        that was running and is delayed by a retry meanwhile may be removed.
         """
         return await self._perform(managing.drain(self.context.keys, delayed, on_progress))
 

@@ -87,7 +87,7 @@ def test_block_that_is_not_true_is_found(language: str, mark: str, code: str, ou
 def test_session_goes_on_from_block_to_block_and_ends_what_is_endless(tmp_path: Path) -> None:
     """One namespace, one loop; an endless block is cancelled once it has printed its output, wildcards and all."""
     first = Block("page.md", 1, "python", "import asyncio\nx = asyncio.get_running_loop()")
-    second = Block("page.md", 4, "python", "while True:\n    print(x is asyncio.get_running_loop(), id(x))\n    await asyncio.sleep(60)",
+    second = Block("page.md", 4, "python", "while True:\n    print(x is asyncio.get_running_loop(), id(x))\n    await asyncio.sleep(60)  # sleep-ok: endless",
                    "endless", output="True ...\n")  # fmt: skip
     with PageRun(tmp_path) as run:
         run.run(first)

@@ -348,7 +348,7 @@ for _ in range(30):
             sys.stderr.flush()
             os._exit(code)
     children.append(pid)
-    time.sleep(0.01)
+    time.sleep(0.01)  # sleep-ok: forks come at different moments of the calls
 codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
 assert codes == [0] * 30, codes
 is_over.set()
