@@ -140,7 +140,9 @@ class CompiledOptions:
     flags: str
 
     def due_ms(self, added_ms: int) -> int:
-        """Return when a job that was stored then is due, 0 for at once."""
+        """Return when a job that was stored then is due, 0 for at once; also where nobody knows when it was stored (0)."""
+        if not added_ms:
+            return 0
         due = int(self.place[1:]) + (added_ms if self.place[0] == "+" else 0) if self.place else 0
         return due if due > added_ms else 0
 

@@ -181,7 +181,7 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
 
     def _job(self, record: NewRecord, data: DataT, added_ms: int) -> Job[DataT, ResultT]:
         said = record.options
-        due = said.due_ms(added_ms)
+        due = said.due_ms(added_ms) if said.place else 0
         parsed = Record(added_ms, due, said.priority, said.flags, record.name, record.trace, said.options, record.data)
         return Job(self.context, record.id, parsed, data, outcomes=self._listener)
 

@@ -260,7 +260,7 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
 
     def _job(self, record: NewRecord, data: DataT, added_ms: int) -> SyncJob[DataT, ResultT]:
         said = record.options
-        due = said.due_ms(added_ms)
+        due = said.due_ms(added_ms) if said.place else 0
         parsed = Record(added_ms, due, said.priority, said.flags, record.name, record.trace, said.options, record.data)
         return SyncJob(self.context, record.id, parsed, data, results=self._results)
 

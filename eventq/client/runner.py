@@ -16,7 +16,7 @@ from eventq.client.opening import open_async
 from eventq.client.recovery import LONGEST_PAUSE, Recovery
 from eventq.client.wire import pack
 from eventq.commands.core import Command
-from eventq.errors import ConfigurationError
+from eventq.errors import ConfigurationError, QueueUnavailable
 from eventq.ids import random_text
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class AsyncRunner:
         self._number = 0
         self._is_closed = False
         self._node = ""
-        #: What the last try came to, while nobody answers.
+        #: What the last call came to, when nobody answered it.
         self._fault: Exception | None = None
         #: When (boot time) the last try was sent: what an answer says was true then or later.
         self.sent = 0.0
@@ -179,8 +179,7 @@ class AsyncRunner:
                     recovery.load = False
                 reply = await self._exchange(connection, words, timeout or self._timeout)
             except (RedisError, OSError) as fault:
-                self._fault = fault
-                pause = recovery.after(fault, is_closed=self._is_closed)
+                pause = self._after(fault, recovery)
                 if recovery.drop:
                     await self._drop()
                 if pause:
@@ -190,6 +189,14 @@ class AsyncRunner:
             else:
                 self._fault = None
                 return reply
+
+    def _after(self, fault: Exception, recovery: Recovery) -> float:
+        """Return how long to wait before the next try. Raises when there is to be none."""
+        try:
+            return recovery.after(fault, is_closed=self._is_closed)
+        except QueueUnavailable:
+            self._fault = fault
+            raise
 
     async def _exchange(self, connection: AsyncConnection, words: list[str | int], timeout: float) -> Any:
         # A timer that closes the connection: half of what asyncio.timeout costs, for every call.

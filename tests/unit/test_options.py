@@ -167,3 +167,11 @@ def test_an_unknown_option_is_named_with_the_one_that_was_meant() -> None:
 def test_keyword_options_are_those_of_job_options() -> None:
     """One list in two forms."""
     assert list(OptionArguments.__annotations__) == [field.name for field in dataclasses.fields(JobOptions) if field.init]
+
+
+def test_when_a_job_is_due_is_known_once_it_is_known_when_it_was_stored() -> None:
+    """A delay counts from then; a time in the past, no delay, and a job of which nobody knows, are due at no time of their own."""
+    delayed, absolute = JobOptions(delay=5).compiled, JobOptions(at=datetime.fromtimestamp(100, UTC)).compiled
+    assert (delayed.due_ms(1_000), delayed.due_ms(0)) == (6_000, 0)
+    assert (absolute.due_ms(1_000), absolute.due_ms(200_000)) == (100_000, 0)
+    assert JobOptions().compiled.due_ms(1_000) == 0
