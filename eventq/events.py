@@ -7,16 +7,16 @@
 | waiting | into line: due, retried by hand | job_id, name, state, previous, due |
 | active | a worker claimed it; `seq` is the run's fence | job_id, name, attempt, worker, waited |
 | progress | updated by its processor | job_id, name, attempt, worker, progress |
-| completed | final | job_id, name, attempt, worker, waited, ran, result or result_omitted, trace context |
+| completed | final | job_id, name, attempt, worker, waited, ran, total, result or result_omitted, trace context |
 | retrying | an attempt failed and will run again | job_id, name, attempt, worker, waited, ran, error, state, due |
-| failed | final | job_id, name, attempt, worker, waited, ran, error, reason, exhausted, stalls, trace context |
+| failed | final | job_id, name, attempt, worker, waited, ran, total, error, reason, exhausted, stalls, trace context |
 | released | given back by its worker, uncounted | job_id, name, attempt, worker, ran, state, previous |
 | stalled | its lease ran out; back in line | job_id, name, attempt, worker, ran, stalls, state, previous, trace context |
 | delayed | to run later: by `change_delay`, or postponed | job_id, name, attempt, worker, waited, ran, state, previous, due |
 | updated | its data or its priority was changed | job_id, name, what, state, previous, priority |
 | removed | no longer stored, in bulk | job_ids, previous, reason |
 | cleaned | `clean` removed so many of a state, per call it made | count, state |
-| obliterated | the queue and all it held is gone; numbers begin anew | count |
+| obliterated | the queue and all it held is gone; numbers begin anew | count, totals |
 | schedule_missed | slots of a schedule that nobody could fire in time | schedule_id, count, first, last, policy |
 | drained | the last job in line ended | |
 | paused, resumed | the queue | |
@@ -25,8 +25,8 @@
 | worker_started | a worker began to claim | worker, concurrency |
 | worker_stopped | a worker ended in good order | worker |
 
-`waited` and `ran` are seconds by Redis' clock; `reason` of failed is error, stalled or timeout, of removed: removed, retention,
-cleaned or drained.
+`waited`, `ran` and `total` are seconds by Redis' clock; `reason` of failed is error, stalled or timeout, of removed: removed,
+retention, cleaned or drained.
 """
 
 from __future__ import annotations
@@ -93,6 +93,15 @@ class _Outcome(JobEvent, frozen=True, kw_only=True):
         return self.ran_ms / 1000
 
 
+class _Final(_Outcome, frozen=True, kw_only=True):
+    total_ms: int = 0
+
+    @property
+    def total(self) -> float:
+        """Seconds from first ready to the end: all waits, attempts and backoffs; an intended delay is left out."""
+        return (self.total_ms or self.waited_ms + self.ran_ms) / 1000
+
+
 class _DueOutcome(_Outcome, frozen=True, kw_only=True):
     due_ms: int = 0
 
@@ -147,7 +156,7 @@ class ProgressEvent(JobEvent, frozen=True, kw_only=True):
     progress: Any = None
 
 
-class CompletedEvent(_Outcome, frozen=True, kw_only=True):
+class CompletedEvent(_Final, frozen=True, kw_only=True):
     """A job ended well. `result` rides along when small; else `result_omitted` says that there is one to fetch."""
 
     kind: ClassVar[str] = "completed"
@@ -163,7 +172,7 @@ class RetryingEvent(_DueOutcome, frozen=True, kw_only=True):
     error: JobErrorInfo = JobErrorInfo("")
 
 
-class FailedEvent(_Outcome, frozen=True, kw_only=True):
+class FailedEvent(_Final, frozen=True, kw_only=True):
     """A job ended failed, for good. `exhausted`: it used up its attempts. `reason`: error, stalled or timeout."""
 
     kind: ClassVar[str] = "failed"
@@ -226,10 +235,14 @@ class CleanedEvent(Event, frozen=True, kw_only=True):
 
 
 class ObliteratedEvent(Event, frozen=True, kw_only=True):
-    """The queue is gone with all it held (`count` jobs). What comes after begins a new epoch with number 1."""
+    """The queue is gone with all it held (`count` jobs). What comes after begins a new epoch with number 1.
+
+    totals: what its totals came to, by what is counted and the job's name (`completed welcome`), and `busy_ms` of all workers.
+    """
 
     kind: ClassVar[str] = "obliterated"
     count: int = 0
+    totals: dict[str, int] = {}
 
 
 class ScheduleMissedEvent(Event, frozen=True, kw_only=True):

@@ -13,12 +13,15 @@ from eventq.client import SyncRunner, boot_time
 from eventq.commands.work import renew_leases
 from eventq.fence import deadline_of
 from eventq.limits import CALL_JOBS
+from eventq.vitals import REPORT_EVERY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from eventq.context import QueueContext
     from eventq.running import Running
+    from eventq.runs import Runs
+    from eventq.vitals import Vitals
 
 #: Renewals, and tries after one that failed, per lease. When Redis is back, a live worker must be heard within the third of a
 #: lease that the first sweep grants.
@@ -27,27 +30,15 @@ _TRIES: Final = 10
 
 
 class Heartbeat:
-    """One thread per worker.
-
-    held: asked every third of a lease for the runs whose leases are to be renewed; called in the thread. lost: told the tokens
-    that are gone, failed: told what went wrong; both called on the loop. Ends by itself when the loop is closed.
+    """One thread per worker: asks for the runs whose leases are to be renewed every third of a lease, and says every few seconds
+    how the worker is. What is lost and what went wrong is told on the loop. Ends by itself when the loop is closed.
     """
 
-    def __init__(
-        self,
-        context: QueueContext[Any, Any],
-        lease: float,
-        *,
-        name: str,
-        held: Callable[[], Sequence[Running]],
-        lost: Callable[[list[str]], None],
-        failed: Callable[[Exception], None],
-    ) -> None:
+    def __init__(self, context: QueueContext[Any, Any], lease: float, name: str, runs: Runs, vitals: Vitals) -> None:
         self._keys = context.keys
         self._lease = lease
-        self._held = held
-        self._lost = lost
-        self._failed = failed
+        self._runs = runs
+        self._vitals = vitals
         self._runner = SyncRunner(
             context.server,
             timeout=max(0.2, min(lease / _BEATS, 5.0)),
@@ -82,19 +73,24 @@ class Heartbeat:
             await asyncio.sleep(0.005)
 
     def _beat(self) -> None:
-        pause = self._lease / _BEATS
+        renew_at = monotonic() + self._lease / _BEATS
+        report_at = 0.0
         while True:
-            self._news.wait(pause)
+            hurries = self._news.wait(max(0.0, min(renew_at, report_at) - monotonic()))
             self._news.clear()
             # A worker that was dropped without being closed must not keep its jobs for ever.
             if self._is_stopped or self._loop.is_closed():
                 break
             try:
-                self._renew(self._held())
-                pause = self._lease / _BEATS
+                if hurries or monotonic() >= renew_at:
+                    renew_at = monotonic() + self._lease / _TRIES
+                    self._renew(self._runs.renewable())
+                    renew_at = monotonic() + self._lease / _BEATS
+                if monotonic() >= report_at:
+                    report_at = monotonic() + REPORT_EVERY
+                    self._vitals.counted(self._runner.run(self._vitals.report(), until=renew_at))
             except Exception as error:  # whatever it is: a worker that stops renewing loses all it runs
-                pause = self._lease / _TRIES
-                self._tell(self._failed, error)
+                self._tell(self._runs.error, error)
         self._runner.close()
 
     def _renew(self, runs: Sequence[Running]) -> None:
@@ -106,7 +102,7 @@ class Heartbeat:
             for running in part:
                 running.deadline = deadline
             if gone:
-                self._tell(self._lost, [part[index].claimed.token for index in gone])
+                self._tell(self._runs.lost, [part[index].claimed.token for index in gone])
 
     def _tell(self, function: Callable[[Any], None], argument: object) -> None:
         if not self._is_stopped and not self._loop.is_closed():

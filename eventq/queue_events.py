@@ -13,7 +13,6 @@ from eventq.commands.events import (
     Hold,
     Position,
     entry_after,
-    first_entry,
     hold_consumer,
     last_entry,
     read_events,
@@ -24,6 +23,7 @@ from eventq.errors import ConfigurationError, EventqError, QueueUnavailable, Ser
 from eventq.events import Event, LostEvent, ObliteratedEvent, UnreadableEntry, parse_entry
 from eventq.ids import random_text
 from eventq.keys import check_queue_name
+from eventq.operations.following import Cursor, Gap, Span, end_of, number
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,8 +39,6 @@ _LATE: Final = 2.0
 REPLY_BYTES: Final = 1024 * 1024
 #: Seconds a name is held without a word from its holder; renewed (and the position saved) three times as often.
 HOLD: Final = 10.0
-#: Entries that a reader remembers; a failover undoes seconds, not more.
-_MARKS: Final = 4096
 
 
 class EventStream:
@@ -61,14 +59,10 @@ class EventStream:
         self._reading = AsyncRunner(context.server, timeout=_LATE, patience=None, client_name="eventq-events")
         self._holding = AsyncRunner(context.server, client_name="eventq-events")
         self._holder = random_text(12)
-        #: Up to here everything is read; `_handled` is how far it is handled.
-        self._position = Position()
-        #: Whether the position is known to be the end of an entry. A saved one may lie in the middle of the next.
-        self._is_whole = False
+        #: Up to its position everything is read; `_handled` is how far it is handled.
+        self._cursor = Cursor(context.keys)
         #: Whether what the stream is now was asked just before the next read, because an entry did not fit.
         self._is_checked = False
-        #: The entries read last and the number each ends with, to find out where the stream went back to.
-        self._marks: deque[tuple[str, int]] = deque(maxlen=_MARKS)
         self._ready: deque[tuple[Event, Position]] = deque()
         self._delivered: Position | None = None
         self._handled = Position()
@@ -102,8 +96,8 @@ class EventStream:
 
     async def _open(self) -> None:
         if self._consumer is None:
-            self._position = self._handled = await self._now()
-            self._is_whole = True
+            self._handled = await self._now()
+            self._cursor.stand(self._handled, is_whole=True)
         else:
             await self._acquire()
             if self._is_closed:
@@ -132,7 +126,7 @@ class EventStream:
         _, seq = await run_verb(stream_state(keys))
         behind = max(0, seq - self._handled.seq)
         oldest = await run_verb(entry_after(keys, self._handled.entry_id)) if behind else []
-        if not oldest or (ms := _number(oldest[0], "ms")) is None:
+        if not oldest or (ms := number(oldest[0], "ms")) is None:
             return behind, 0.0
         return behind, max(0, await run_verb(server_time()) - ms) / 1000
 
@@ -178,16 +172,10 @@ class EventStream:
                 return Position(epoch, "0-0", seq)
             if newest[0].fields.get("kind") == ObliteratedEvent.kind:
                 return Position(epoch, newest[0].id, 0)
-            end = _end_of(newest[0])
+            end = end_of(newest[0])
             # The newest entry may be none of ours: then what the queue says counts, if nothing came between.
             if end is not None or (epoch, seq) == await run_verb(stream_state(keys)):
                 return Position(epoch, newest[0].id, seq if end is None else end)
-
-    async def _oldest(self, epoch: str, seq: int) -> Position:
-        """Return where the oldest event that is kept begins; where the stream stands when nothing is kept."""
-        oldest = await self._reading.run_verb(first_entry(self._context.keys))
-        first = _number(oldest[0], "seq") if oldest else None
-        return Position(epoch, "0-0", seq if first is None else first - 1)
 
     async def _acquire(self) -> None:
         """Take the name, waiting while another process holds it, and start from its saved position."""
@@ -199,8 +187,8 @@ class EventStream:
             await self._check_anchor()
             return
         # A new name. Its start is saved at once: from here on trimming heeds it and nothing is missed uncounted.
-        epoch, seq = await self._reading.run_verb(stream_state(self._context.keys))
-        self._position = self._handled = await self._oldest(epoch, seq)
+        await self._reading.perform(self._cursor.start_at_oldest())
+        self._handled = self._cursor.position
         await self._save(round(HOLD * 1000))
 
     async def _take_name(self) -> bool:
@@ -210,8 +198,8 @@ class EventStream:
                 self._has_name, self._lost_name = True, False
                 self._ready.clear()
                 self._delivered = None
-                self._position = self._handled = hold.position
-                self._is_whole = False
+                self._handled = hold.position
+                self._cursor.stand(hold.position, is_whole=False)
             return hold.held
 
     async def _retake(self) -> None:
@@ -250,77 +238,18 @@ class EventStream:
                 log.warning("queue %s: reader %s saved nothing: %s", self._context.name, self._consumer, error)
 
     async def _check_anchor(self) -> None:
-        """Compare where we stand with what the stream is now.
-
-        Another epoch, a lower seq, or our entry gone while older ones are kept is a rollback: told, then read again from
-        what both have in common. Later events of which no entry is kept are told as lost, without waiting for the next one.
-        """
+        """Compare where we stand with what the stream is now, and tell what was lost."""
         self._connects = self._reading.connects
-        epoch, seq = await self._reading.run_verb(stream_state(self._context.keys))
-        found = await self._reading.run_verb(last_entry(self._context.keys, self._position.entry_id))
-        here, anchor = self._position, found[0] if found else None
-        end = _end_of(anchor) if anchor else None
-        is_lost = anchor is not None and anchor.id != here.entry_id
-        if epoch != here.epoch and not (here.epoch or here.seq):
-            self._position = Position(epoch, here.entry_id, here.seq)
-        elif epoch != here.epoch and (told := await self._told_of_the_end()):
-            # The queue was obliterated: the event that says so is the last of its epoch, and still to be read.
-            self._position, self._is_whole = Position(here.epoch, here.entry_id, told - 1), True
-            if told - 1 > here.seq:
-                self._report_loss(told - 1 - here.seq, "trimmed", self._position)
-        elif epoch != here.epoch:
-            self._go_back(Position(epoch, "0-0", 0))
-        elif (here.seq > seq or is_lost) and (mark := await self._last_in_common(epoch)):
-            self._go_back(mark)
-        elif (here.seq > seq or is_lost) and anchor and end is not None and end <= here.seq:
-            self._go_back(Position(epoch, anchor.id, min(end, seq)))
-        elif here.seq > seq or is_lost:
-            self._go_back(await self._oldest(epoch, seq))
-        else:
-            self._is_whole = self._is_whole if anchor is None else end is not None and end >= here.seq
-            if seq > here.seq and not await self._reading.run_verb(entry_after(self._context.keys, here.entry_id)):
-                self._position, self._is_whole = Position(epoch, here.entry_id, seq), True
-                self._report_loss(seq - here.seq, "trimmed", self._position)
-
-    async def _told_of_the_end(self) -> int | None:
-        """Return the number of the event that tells of the queue's end, if it comes after where we stand."""
-        oldest = await self._reading.run_verb(first_entry(self._context.keys))
-        if not oldest or oldest[0].fields.get("kind") != ObliteratedEvent.kind:
-            return None
-        seq = _number(oldest[0], "seq")
-        return seq if seq is not None and _order(oldest[0].id) > _order(self._position.entry_id) else None
-
-    async def _last_in_common(self, epoch: str) -> Position | None:
-        """Return the latest of the entries read last that the stream still has, if it has any of them.
-
-        What came after is undone, and what stands there now is new, even if it is older than what was read.
-        """
-        oldest = await self._reading.run_verb(first_entry(self._context.keys))
-        marks = [mark for mark in self._marks if oldest and _order(mark[0]) >= _order(oldest[0].id)]  # the others were trimmed
-        common = 0
-        undone = len(marks)
-        while common < undone:
-            middle = (common + undone) // 2
-            entry_id, seq = marks[middle]
-            found = await self._reading.run_verb(last_entry(self._context.keys, entry_id))
-            if found and found[0].id == entry_id and _end_of(found[0]) == seq:
-                common = middle + 1
-            else:
-                undone = middle
-        self._marks = deque(marks[:common], maxlen=_MARKS)
-        return Position(epoch, *marks[common - 1]) if common else None
-
-    def _go_back(self, to: Position) -> None:
-        undone = max(0, self._position.seq - to.seq)
-        self._position, self._is_whole = to, True
-        self._report_loss(0, "rollback", to, undone)
+        gap = await self._reading.perform(self._cursor.check())
+        if gap is not None:
+            self._report_loss(gap)
 
     async def _read(self) -> None:
         is_checked, self._is_checked = self._is_checked, False
         count = max(1, min(100, int(REPLY_BYTES / self._entry_bytes)))
-        verb = read_events(self._context.keys, self._position.entry_id, count, round(BLOCK * 1000))
+        verb = read_events(self._context.keys, self._cursor.position.entry_id, count, round(BLOCK * 1000))
         entries = await self._reading.run_verb(verb, block=BLOCK)
-        if not entries or not self._position.epoch or self._connects != self._reading.connects:
+        if not entries or not self._cursor.position.epoch or self._connects != self._reading.connects:
             await self._check_anchor()
             return  # read again from a position that is known to be right
         for entry in entries:
@@ -328,53 +257,30 @@ class EventStream:
                 await self._check_anchor()
                 self._is_checked = True
                 return
-            if not self._position.epoch:
+            if not self._cursor.position.epoch:
                 return  # the queue was obliterated: what follows is another epoch, which is asked for first
 
     def _take(self, entry: Entry, is_checked: bool) -> bool:
         """Make an entry's events ready. False: it does not fit here, and whether the stream is still the same must be asked."""
         self._entry_bytes += (len(entry.fields.get("events", "")) + 100 - self._entry_bytes) / 8
-        before = self._position
         try:
             events = parse_entry(self._context.name, entry.fields)
         except UnreadableEntry:
-            self._position = Position(before.epoch, entry.id, before.seq)
+            self._cursor.skip(entry.id)
             return True
-        first, last, expected = events[0].seq, events[-1].seq, before.seq + 1
-        if not self._is_whole and first < expected <= last:
-            events = events[expected - first :]
-        elif first != expected:
-            if not is_checked:
-                return False
-            # A lower seq under a later id: the stream went back while its epoch stayed.
-            count, reason = (first - expected, "trimmed") if first > expected else (0, "rollback")
-            self._report_loss(count, reason, Position(before.epoch, before.entry_id, first - 1))
-        # After the end of its epoch a queue begins anew.
-        is_end = isinstance(events[-1], ObliteratedEvent)
-        end = Position("", entry.id, 0) if is_end else Position(before.epoch, entry.id, last)
-        for event in events:
+        before, last = self._cursor.position, events[-1].seq
+        taken = self._cursor.take(entry.id, Span(events[0].kind, events[0].seq, last), is_checked=is_checked)
+        if taken is None:
+            return False
+        if taken.gap is not None:
+            self._report_loss(taken.gap)
+        end = self._cursor.position
+        for event in events[taken.skip :]:
             self._ready.append((event, end if event.seq == last else Position(before.epoch, before.entry_id, event.seq)))
-        self._position = end
-        self._marks.append((entry.id, last))
-        self._is_whole = True
         return True
 
-    def _report_loss(self, count: int, reason: str, go_on: Position, undone: int = 0) -> None:
-        self.lost += count
-        event = LostEvent(queue=self._context.name, seq=go_on.seq - count, count=count, reason=reason, undone=undone)
-        self._ready.append((event, go_on))
-
-
-def _number(entry: Entry, field: str) -> int | None:
-    """Return a field's number; None in an entry that is none of ours."""
-    text = entry.fields.get(field, "")
-    return int(text) if text.isdecimal() and len(text) <= 16 else None
-
-
-def _order(entry_id: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in entry_id.split("-"))
-
-
-def _end_of(entry: Entry) -> int | None:
-    first, amount = _number(entry, "seq"), _number(entry, "n")
-    return first + amount - 1 if first is not None and amount else None
+    def _report_loss(self, gap: Gap) -> None:
+        self.lost += gap.count
+        seq = gap.go_on.seq - gap.count
+        event = LostEvent(queue=self._context.name, seq=seq, count=gap.count, reason=gap.reason, undone=gap.undone)
+        self._ready.append((event, gap.go_on))

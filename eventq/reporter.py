@@ -14,6 +14,7 @@ from eventq.commands.events import report_events
 from eventq.errors import EventqError
 
 if TYPE_CHECKING:
+    from eventq.commands.core import Command
     from eventq.context import QueueContext
 
 log: Final = logging.getLogger("eventq.worker")
@@ -31,6 +32,11 @@ class Reporter:
         self._runner = AsyncRunner(context.server, patience=_PATIENCE, client_name="eventq-report")
         self._waiting: deque[tuple[str, str]] = deque(maxlen=_KEPT)
         self._task: asyncio.Task[None] | None = None
+        self._farewell: Command[int] | None = None
+
+    def leave(self, farewell: Command[int]) -> None:
+        """Send this after what is told next, as the last thing."""
+        self._farewell = farewell
 
     def tell(self, kind: str, facts: dict[str, Any]) -> None:
         """Write an event soon, and return at once."""
@@ -57,3 +63,9 @@ class Reporter:
                 await self._runner.run(report_events(self._context.keys, kind, texts))
             except EventqError as error:
                 log.debug("queue %s: %d %s events were not written: %s", self._context.name, len(texts), kind, error)
+        farewell, self._farewell = self._farewell, None
+        if farewell is not None:
+            try:
+                await self._runner.run(farewell)
+            except EventqError as error:  # then its time runs out by itself
+                log.debug("queue %s: the worker did not say farewell: %s", self._context.name, error)

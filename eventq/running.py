@@ -33,8 +33,8 @@ class Running:
     """
 
     __slots__ = (
-        "attempt", "claimed", "deadline", "ended", "has_begun", "identity", "in_thread", "is_last_chance", "is_settling", "job",
-        "progress", "progress_at", "progress_timer", "record", "slot_held", "stop_renewing", "task",
+        "attempt", "began", "claimed", "deadline", "ended", "has_begun", "identity", "in_thread", "is_last_chance", "is_settling",
+        "job", "progress", "progress_at", "progress_timer", "record", "slot_held", "stop_renewing", "task",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, record: Record, attempt: int, worker: str) -> None:
@@ -50,6 +50,8 @@ class Running:
         self.is_settling = False
         self.is_last_chance = False
         self.deadline = float("inf")
+        #: When it took its slot (boot time).
+        self.began = 0.0
         self.slot_held = False
         self.progress: str | None = None
         self.progress_at = 0.0

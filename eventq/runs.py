@@ -8,6 +8,7 @@ from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from eventq.client import boot_time
 from eventq.commands.work import ProgressUpdate
 from eventq.errors import EventqError, InvalidJob
 from eventq.events import ErrorEvent, Event, make_event
@@ -61,6 +62,8 @@ class Runs:
         self._reporter = self._progress
         self.held: dict[str, Running] = {}
         self.busy = 0
+        #: How long slots were in use by runs that gave theirs back.
+        self.busy_seconds = 0.0
         #: Runs of jobs that one more stall would end. One at a time: if it is this job that kills workers, it goes alone.
         self.last_chances = 0
         self.started = 0
@@ -102,7 +105,7 @@ class Runs:
         if claimed.run:
             # The answer of a call that was repeated may be an old one: then the lease began when the run did.
             deadline -= (claimed.started_ms - run.started_ms) / 1000
-        running.deadline = deadline
+        running.deadline, running.began = deadline, arrived
         if arrived > deadline:
             self.started -= 1
             self.give_back([running.held])
@@ -261,6 +264,7 @@ class Runs:
         if running.slot_held:
             running.slot_held = False
             self.busy -= 1
+            self.busy_seconds += boot_time() - running.began
             self.last_chances -= running.is_last_chance
             if running.ended or (running.task is not None and running.task.done()):
                 # No outcome goes out with this slot, so nothing is claimed for it.
@@ -329,8 +333,14 @@ class Runs:
             "worker": self._worker,
             "waited_ms": max(0, started - ready),
             "ran_ms": max(0, now_ms - started) if kind != "active" else 0,
+            "total_ms": self._total(running, now_ms),
         }
         return make_event(kind, self._context.name, 0, now_ms or started, facts)
+
+    def _total(self, running: Running, now_ms: int) -> int:
+        """Return what a job that ran more than once took in all; of the others the event says it anyway."""
+        first = running.record.due_ms or running.record.added_ms
+        return max(0, now_ms - first) if running.job and running.job.run.starts > 1 else 0
 
     def _log(self, running: Running, verdict: Verdict, now_ms: int) -> None:
         extra: dict[str, Any] = {

@@ -27,6 +27,7 @@ from eventq.running import in_order
 from eventq.runs import Runs
 from eventq.scheduler import QueueScheduler
 from eventq.signals import Listeners, Listening
+from eventq.vitals import Vitals
 from eventq.waker import Waker
 
 if TYPE_CHECKING:
@@ -211,6 +212,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
     def _assemble_leases(self, lease: float) -> None:
         """Make what renews leases, takes back those of others, and stops runs whose own is in doubt."""
         on_fault = self._runs.error
+        self._vitals = Vitals(self._context, self.name, self._runs, lambda: self._concurrency)
         self._scheduler = QueueScheduler(
             self.queue,
             lease=lease,
@@ -219,9 +221,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
             on_work=self._waker.hint,
             failed=self._fail,
         )
-        self._heartbeat = Heartbeat(
-            self._context, lease, name=self.name, held=self._runs.renewable, lost=self._runs.lost, failed=on_fault
-        )
+        self._heartbeat = Heartbeat(self._context, lease, self.name, self._runs, self._vitals)
         self._fence = Fence(lease, overdue=self._runs.overdue, ask=self._heartbeat.hurry, expired=self._runs.fenced)
 
     async def run(self) -> None:
@@ -362,6 +362,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
             self._runs.close()
             await self._heartbeat.ended(1.0)
             self.listeners.send(WorkerStoppedEvent(queue=self._context.name, worker=self.name))
+            self._reporter.leave(self._vitals.farewell())
             self._reporter.tell("worker_stopped", {"worker": self.name})
             await self._reporter.close(max(0.5, left()))
         await self.listeners.close()

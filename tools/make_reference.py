@@ -97,6 +97,8 @@ FIELDS: Final = {
     "slot_ms": "the time of the schedule's slot, in ms since the epoch; 0 for none",
     "stalls": "how often the job has lost its worker",
     "state": "the state after",
+    "total_ms": "from first ready to the end, in ms, of a job that ran more than once; else 0. `total` says it in seconds always",
+    "totals": "the queue's totals as they were at its end: what is counted and the job's name, and the number",
     "traceparent": "W3C trace context of whoever added the job; empty for none",
     "tracestate": "the rest of it",
     "type": "the type of the error",

@@ -45,7 +45,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Hold(msgspec.Struct, frozen=True, gc=False):
-    """Answer to holding a name. `seq` and `epoch` are the queue's own: where the stream stands now."""
+    """Answer to holding a name. `seq` and `epoch` are the queue's own: where the stream stands now. state: '' after a save."""
 
     held: bool
     position: Position

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from eventq.keys import QueueKeys
 
 _decode_line = msgspec.json.Decoder(str).decode
-_COUNTED: Final = (
+#: States as count_jobs answers them, in order.
+COUNTED: Final = (
     JobState.WAITING,
     JobState.PRIORITIZED,
     JobState.DELAYED,
@@ -71,7 +72,7 @@ def count_jobs(keys: QueueKeys) -> Command[dict[JobState, int]]:
 
 
 def _parse_counts(reply: list[Any]) -> dict[JobState, int]:
-    counts: dict[JobState, int] = dict(zip(_COUNTED, reply[2:], strict=True))
+    counts: dict[JobState, int] = dict(zip(COUNTED, reply[2:], strict=True))
     counts[JobState.PAUSED] = counts[JobState.WAITING] if reply[1] == 1 else 0
     if reply[1] == 1:
         counts[JobState.WAITING] = 0

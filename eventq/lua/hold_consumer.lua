@@ -4,7 +4,8 @@
 -- Stored text: holder, hold ends ms, saved ms, epoch, entry id, seq, then the reader's own state.
 -- KEYS: meta calls timers consumers
 -- ARGV: writer, number, name, holder, hold ms (0 gives the name up), position ('' none to save: epoch entry-id seq), state
--- Reply: OK, 'held' or 'taken', position, state, epoch of the queue, seq of its last event | STALE | LAYOUT
+-- Reply: OK, 'held' or 'taken', position, state ('' to a save: its reader knows it), epoch of the queue, seq of its last event
+--        | STALE | LAYOUT
 -- Events: none
 local meta_key, calls_key, timers_key, consumers_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 -- include: clock
@@ -23,4 +24,4 @@ if ARGV[6] ~= '' and (current == holder or not text) then position, saved, state
 redis.call('HSET', consumers_key, name, table.concat({holder, hold > 0 and now + hold or 0, saved, position, state}, ' '))
 redis.call('PERSIST', consumers_key) -- it may be what an obliterated queue left behind
 if not replayed then close_call('') end
-return {'OK', 'held', position, state, epoch, seq}
+return {'OK', 'held', position, ARGV[6] == '' and state or '', epoch, seq}

@@ -1,17 +1,18 @@
 #!lua flags=allow-oom
--- Ends what has expired, in slices: kept jobs with an age of their own, call records; and the queue's own age rules,
+-- Ends what has expired, in slices: kept jobs with an age of their own, call records, workers that fell silent; and the queue's own age rules,
 -- which must hold on a queue where nothing finishes any more.
 -- KEYS: meta calls timers jobs data runs results progress logs completed failed events
+--       workers
 -- ARGV: writer, number, limit, completed keep, completed age ms, failed keep, failed age ms (-1 none)
 -- Reply: OK, timers that ended, more to do (0 or 1) | STALE | LAYOUT
 -- Events: removed
 local meta_key, calls_key, timers_key, jobs_key, data_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local runs_key, results_key, progress_key, logs_key = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local completed_key, failed_key, events_key = KEYS[10], KEYS[11], KEYS[12]
+local completed_key, failed_key, events_key, workers_key = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 -- include: clock
 -- include: call
 -- include: emit
-local PINNED, SLICE = 1125899906842624, 100
+local PINNED, SLICE, SILENT_MS = 1125899906842624, 100, 600000
 -- include: forget
 -- include: evict
 if replayed then return {'OK', tonumber(replayed), 0} end
@@ -24,6 +25,13 @@ for _, timer in ipairs(ended) do
   if what == 'keep' then
     local state = string.match(redis.call('HGET', runs_key, id) or '', '^(%a+)')
     if gone[state] then gone[state][#gone[state] + 1] = id end
+  elseif what == 'worker' then
+    local ends = tonumber(string.match(redis.call('HGET', workers_key, id) or '', '^%S+ (%d+)')) or 0
+    if ends + SILENT_MS > now then
+      redis.call('ZADD', timers_key, ends + SILENT_MS, timer)
+    else
+      redis.call('HDEL', workers_key, id)
+    end
   elseif what == 'call' then
     -- A writer that is still at work keeps its record: only the time of its last call says whether it is.
     local last = tonumber(string.match(redis.call('HGET', calls_key, id) or '', '^%d+ (%d+)')) or 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eventq.commands.manage import change_delay, pause_queue, remove_jobs, resume_queue, retry_jobs
-from eventq.events import RemovedEvent, WaitingEvent
+from eventq.commands.manage import change_delay, obliterate_queue, pause_queue, remove_jobs, resume_queue, retry_jobs
+from eventq.events import ObliteratedEvent, RemovedEvent, WaitingEvent
 from eventq.states import JobState
 
 from .lab import Lab, new, outcome, progress
@@ -126,3 +126,16 @@ def test_a_delay_that_is_now_the_shortest_wakes_whoever_sleeps_longer(lab: Lab) 
     assert lab.marker() == set()
     assert lab.call(change_delay(lab.keys, "second", "+5000")) == "u"
     assert lab.marker() == {"due"}
+
+
+def test_the_last_event_says_what_the_totals_came_to(lab: Lab) -> None:
+    """They go with the queue: a reader that was behind would never learn them."""
+    lab.add(new("a"), new("b"), new("b"))
+    lab.settle(*[outcome(job, "exhausted") for job in lab.claim(2).jobs])
+    expected = {"busy_ms": 0, "added a": 1, "added b": 2} | {
+        f"{kind} {name}": 1 for kind in ("starts", "failed", "exhausted") for name in "ab"
+    }
+    lab.call(obliterate_queue(lab.keys, lab.meta("epoch") or "", force=True))
+    (event,) = lab.events()
+    assert isinstance(event, ObliteratedEvent)
+    assert (event.count, event.totals) == (3, expected)

@@ -31,6 +31,7 @@ from eventq.commands.manage import (
 from eventq.commands.read import count_jobs, count_priorities, get_jobs, list_finished, list_jobs
 from eventq.commands.schedules import due_schedules, remove_schedule, set_schedule
 from eventq.commands.upkeep import run_timers, sweep_queue, trim_events
+from eventq.commands.watch import Vital, observe_queue, report_worker
 from eventq.commands.work import ClaimReply, Held, release_jobs, renew_leases, settle_and_claim
 from eventq.errors import LayoutMismatch, ScriptError
 from eventq.schedule import Standing
@@ -186,6 +187,11 @@ def _report(lab: Lab) -> Command[Any]:
     return report_events(lab.keys, "worker_started", ['{"worker":"w"}', '{"worker":"v"}'])
 
 
+def _report_worker(lab: Lab) -> Command[Any]:
+    lab.add(new())
+    return report_worker(lab.keys, "w", 15_000, Vital("one", 700, 0, 4, 1, 0, 0, "{}"))
+
+
 def _set_schedule(lab: Lab) -> Command[Any]:
     found = schedules.set_up(lab)
     return set_schedule(lab.keys, "tick", found.standing, Standing(next_ms=1, fired=3), found.text)
@@ -225,6 +231,8 @@ WRITING = {
     "add_log": Case(_log, "logs"),
     "clear_logs": Case(_clear, "logs"),
     "report_events": Case(_report, "events"),
+    # A repeated report is the same report again; what it adds to the totals it adds once.
+    "report_worker": Case(_report_worker, "meta", loose="workers"),
     "set_schedule": Case(_set_schedule, "schedules"),
     "fire_schedule": Case(_fire, "jobs"),
     "remove_schedule": Case(_remove_schedule, "slots"),
@@ -236,6 +244,7 @@ READING: dict[str, Callable[[Lab], Command[Any]]] = {
     "list_jobs": lambda lab: list_jobs(lab.keys, JobState.WAITING, 0, 10, newest_first=False),
     "get_schedules": lambda lab: due_schedules(lab.keys, 0, 10),
     "count_jobs": lambda lab: count_jobs(lab.keys),
+    "observe_queue": lambda lab: observe_queue(lab.keys),
     "count_priorities": lambda lab: count_priorities(lab.keys, [0, 1]),
     "list_finished": lambda lab: list_finished(lab.keys, JobState.FAILED, "", 0, 10),
 }

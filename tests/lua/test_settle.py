@@ -236,3 +236,24 @@ def test_a_lease_that_ended_but_was_not_swept_still_settles(lab: Lab) -> None:
     lab.advance(LEASE_MS / 1000 * 3)
     assert lab.settle(outcome(job)) == []
     assert lab.state(job.id) is JobState.COMPLETED
+
+
+@pytest.mark.parametrize("word", ["completed", "exhausted"])
+def test_last_event_says_what_all_runs_took_together(lab: Lab, word: str) -> None:
+    """From first ready to the end, backoff and all, an intended delay left out; of a single run it is waited + ran."""
+    lab.add(new(job_id="often", delay=10), new(job_id="once"))
+    lab.advance(11)
+    lab.sweep()
+    jobs = {job.id: job for job in lab.claim(2).jobs}
+    lab.advance(2)
+    lab.settle(outcome(jobs["once"], word), outcome(jobs["often"], "retry", 5_000))
+    lab.advance(6)
+    lab.sweep()
+    (again,) = lab.claim().jobs
+    lab.advance(3)
+    lab.settle(outcome(again, word))
+    one, two = [event for event in lab.events() if isinstance(event, CompletedEvent | FailedEvent)]
+    assert (one.job_id, one.total_ms) == ("once", 0)
+    assert 13 <= one.total < 14 and one.total == one.waited + one.ran
+    assert (two.job_id, two.ran_ms // 1000) == ("often", 3)
+    assert 12 <= two.total < 13  # 1 late, ran 2, 5 of backoff and 1 late, ran 3

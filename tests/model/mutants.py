@@ -282,7 +282,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "obliterate leaves a column",
-        (("lua/obliterate_queue.lua", "for index = 8, 28 do", "for index = 9, 28 do"),),
+        (("lua/obliterate_queue.lua", "for index = 9, 28 do", "for index = 10, 28 do"),),
     ),
     Mutant(
         "obliterate takes whatever queue there is",

@@ -13,7 +13,11 @@ if word == 'retry' then
   retries[#retries + 1] = {id, state, due, place}
   run = state .. ' - 0 ' .. due .. ' ' .. started .. ' ' .. counters
 else
-  failed[#failed + 1] = event .. '}'
+  local total = ''
+  if starts ~= '1' then
+    -- include: duration
+  end
+  failed[#failed + 1] = event .. total .. '}'
   badly.ids[#badly.ids + 1], badly.rules[#badly.rules + 1] = id, extra
   run = 'failed - ' .. now_text .. ' ' .. ready .. ' ' .. started .. ' ' .. counters
 end

@@ -1,6 +1,6 @@
 -- Ends the runs whose lease ran out: back to the head of the line, or failed after `max_stalls` of them.
 -- Needs: now, emit, count, read_run, write_run, line_up, evict, jobs_key, runs_key, results_key, leases_key, failed_key.
-local RECORD = '^1\t%d+\t%d*\t%d*\t%a*\t([^\t\n]*)\t([^\t\n]*)'
+local RECORD = '^1\t(%d+)\t(%d*)\t%d*\t%a*\t([^\t\n]*)\t([^\t\n]*)'
 local STALLED = '{"type":"Stalled","message":"the worker stopped renewing its lease"}'
 local function reclaim(ids, max_stalls, keep, age)
   local records, runs = redis.call('HMGET', jobs_key, unpack(ids)), redis.call('HMGET', runs_key, unpack(ids))
@@ -8,7 +8,7 @@ local function reclaim(ids, max_stalls, keep, age)
   for index, id in ipairs(ids) do
     local run = runs[index] and read_run(runs[index])
     if run and run.state == 'active' then
-      local name, trace = string.match(records[index] or '', RECORD)
+      local added, due, name, trace = string.match(records[index] or '', RECORD)
       name = name or '__other__'
       run.stalls = run.stalls + 1
       local facts = '{"job_id":"' .. id .. '","name":"' .. name .. '","attempt":' .. (run.fails + 1) .. ',"worker":"'
@@ -18,6 +18,9 @@ local function reclaim(ids, max_stalls, keep, age)
       run.token, run.worker = '-', '-'
       if run.stalls > max_stalls then
         run.state, run.finished = 'failed', now
+        if added and run.starts ~= '1' then
+          facts = facts .. ',"total_ms":' .. math.max(0, now - (due ~= '' and due or added))
+        end
         failed[#failed + 1] = facts .. ',"waited_ms":' .. math.max(0, run.started - run.ready)
           .. ',"reason":"stalled","exhausted":false,"error":' .. STALLED .. '}'
         finished[#finished + 1] = now

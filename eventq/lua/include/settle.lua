@@ -32,8 +32,13 @@ for index = 1, settled do
     local event = '{"job_id":"' .. id .. '",' .. fragment .. facts
     local run
     if word == 'completed' then
+      local total = '}'
+      if sub(rest, 1, 2) ~= '1 ' then
+        -- include: duration
+        total = total .. '}'
+      end
       ended = ended + 1
-      completed[ended], well.ids[ended], well.rules[ended] = event .. '}', id, extra
+      completed[ended], well.ids[ended], well.rules[ended] = event .. total, id, extra
       finished[name] = (finished[name] or 0) + 1
       run = 'completed - ' .. now_text .. ' ' .. ready .. ' ' .. started .. ' ' .. rest
     elseif word == 'postpone' then
