@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from eventq.backoff import Backoff
+from eventq.commands.watch import QueueState, ScheduleState, WorkerState
 from eventq.errors import (
     BulkAddError,
     ConfigurationError,
@@ -23,6 +24,7 @@ from eventq.errors import (
     ServerRefused,
     Unrecoverable,
 )
+from eventq.follower import Follower, FollowerSink
 from eventq.job import Job
 from eventq.job_queue import JobQueue, JobStatus
 from eventq.limits import Limits
@@ -47,6 +49,8 @@ __all__ = [
     "ConfigurationError",
     "EventStream",
     "EventqError",
+    "Follower",
+    "FollowerSink",
     "InvalidJob",
     "InvalidState",
     "Job",
@@ -66,15 +70,18 @@ __all__ = [
     "Queue",
     "QueueActive",
     "QueueScheduler",
+    "QueueState",
     "QueueUnavailable",
     "Retry",
     "Schedule",
     "ScheduleNotFound",
+    "ScheduleState",
     "ScriptError",
     "ServerRefused",
     "SyncJob",
     "SyncQueue",
     "Unrecoverable",
     "Worker",
+    "WorkerState",
     "__version__",
 ]

@@ -327,6 +327,21 @@ class WorkerStoppedEvent(Event, frozen=True, kw_only=True):
     worker: str = ""
 
 
+class EventBatch(msgspec.Struct, frozen=True, gc=False):
+    """Events of one kind as one entry of the stream has them, for readers that take many at a time.
+
+    `seq` is the number of the first, `facts` a JSON array of their facts. The first `skip` of them were handled before.
+    """
+
+    queue: str
+    kind: str
+    seq: int
+    count: int
+    ms: int
+    facts: str
+    skip: int = 0
+
+
 STREAM_EVENTS: Final[dict[str, type[Event]]] = {
     cls.kind: cls
     for cls in (

@@ -10,7 +10,7 @@ import typer
 
 from eventq.cli.app_looking import add_looking
 from eventq.cli.app_managing import add_managing
-from eventq.cli.arguments import LOOKING, RUNNING, Prefix, QueueName, Tag, Url
+from eventq.cli.arguments import LOOKING, RUNNING, Format, Level, Prefix, QueueName, Tag, Url
 from eventq.cli.logs import LogFormat, LogLevel
 from eventq.cli.plugins import PluginGroup
 from eventq.cli.runtime import exit_codes, version_line
@@ -34,8 +34,6 @@ Target = Annotated[
         help="A Worker, a JobQueue, or a function without arguments that returns one. The current folder is searched.",
     ),
 ]
-Level = Annotated[LogLevel, typer.Option("--log-level", help="From what level on to log, on stderr.")]
-Format = Annotated[LogFormat, typer.Option("--log-format", help="Lines for people, or one JSON object each.")]
 Uvloop = Annotated[
     bool | None,
     typer.Option("--uvloop/--no-uvloop", help="The event loop. Default: uvloop when it is installed.", show_default=False),

@@ -6,6 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
+from eventq.cli.logs import LogFormat, LogLevel
+
 RUNNING: Final = "Running"
 LOOKING: Final = "Looking"
 MANAGING: Final = "Managing"
@@ -28,3 +30,5 @@ JsonLines = Annotated[bool, typer.Option("--json", help="For programs: one JSON 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
+Level = Annotated[LogLevel, typer.Option("--log-level", help="From what level on to log, on stderr.")]
+Format = Annotated[LogFormat, typer.Option("--log-format", help="Lines for people, or one JSON object each.")]

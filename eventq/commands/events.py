@@ -79,6 +79,13 @@ def read_events(keys: QueueKeys, after: str, count: int, block_ms: int) -> Verb[
     return Verb(words, lambda reply: _entries(reply[0][1]) if reply else [])
 
 
+def read_streams(places: Sequence[tuple[QueueKeys, str]], count: int, block_ms: int) -> Verb[dict[str, list[Entry]]]:
+    """Read entries of several queues of one slot or server, each after an id, at most `count` of each; by the stream's key."""
+    keys, after = [keys["events"] for keys, _ in places], [entry_id for _, entry_id in places]
+    words: tuple[str | int, ...] = ("XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", *keys, *after)
+    return Verb(words, lambda reply: {key: _entries(entries) for key, entries in reply or []})
+
+
 def last_entry(keys: QueueKeys, upto: str = "+") -> Verb[list[Entry]]:
     """Read the newest entry, or the newest at or before an id."""
     return Verb(("XREVRANGE", keys["events"], upto, "-", "COUNT", 1), _entries)

@@ -1,0 +1,214 @@
+"""One queue of a follower: its place in the stream, the name it is held under, and the reading of all that share a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from eventq.client import AsyncRunner
+from eventq.commands.events import hold_consumer, read_streams
+from eventq.commands.watch import observe_queue
+from eventq.errors import EventqError
+from eventq.events import EventBatch, LostEvent
+from eventq.operations.following import Cursor, Gap, number, span_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventq.client import Server
+    from eventq.commands.events import Entry, Hold, Position
+    from eventq.commands.watch import QueueState
+    from eventq.follower import FollowerSink
+    from eventq.keys import QueueKeys
+
+log: Final = logging.getLogger("eventq")
+
+#: Seconds one read may block, that its answer may be late, and that reading pauses when it has caught up: many events in one
+#: read cost a fraction of what they cost one by one.
+BLOCK: Final = 1.0
+_LATE: Final = 2.0
+_GATHER: Final = 0.1
+#: Entries per read are chosen so that a reply stays near this many bytes.
+_REPLY_BYTES: Final = 1024 * 1024
+_MOST_ENTRIES: Final = 1000
+#: Seconds before a read that was refused is tried again.
+_REFUSED: Final = 1.0
+
+
+class Link:
+    """The connections that queues share: one that reads, one for everything else."""
+
+    def __init__(self, key: str, server: Server, on_fault: Callable[[Exception], None] | None) -> None:
+        self.key = key
+        self.queues: dict[str, FollowedQueue] = {}
+        self.reading = AsyncRunner(server, timeout=_LATE, patience=None, client_name="eventq-follower", on_fault=on_fault)
+        self.calling = AsyncRunner(server, patience=None, client_name="eventq-follower", on_fault=on_fault)
+        self.entry_bytes = 1024.0
+        self.connects = 0
+        #: When (the loop's clock) a read was last answered.
+        self.read_at = 0.0
+
+    @property
+    def reconnects(self) -> int:
+        """How many connections had to be made again."""
+        return max(0, self.reading.connects - 1) + max(0, self.calling.connects - 1)
+
+    async def close(self) -> None:
+        """Close both."""
+        await self.reading.close()
+        await self.calling.close()
+
+
+class FollowedQueue:
+    """A queue that this process follows."""
+
+    def __init__(self, keys: QueueKeys, link: Link) -> None:
+        self.keys = keys
+        self.name = keys.name
+        self.link = link
+        self.cursor = Cursor(keys)
+        #: Whether the stream has to be asked what it is now, before it is read on; and whether it just was.
+        self.doubt = True
+        self.is_checked = False
+        #: An entry was unreadable: what is missing next was not trimmed.
+        self.had_unreadable = False
+        self.restored_state = ""
+        self._gaps: list[LostEvent] = []
+        self._consumer = ""
+        self._holder = ""
+        #: Where it stood at the last save; Redis ahead of a place that does not change is a reason for doubt.
+        self._saved: Position | None = None
+        #: When (the loop's clock) it was last saved.
+        self.saved_at = 0.0
+
+    @property
+    def seq(self) -> int:
+        """The number of the last event handled."""
+        return self.cursor.position.seq
+
+    @property
+    def epoch(self) -> str:
+        """The queue's epoch as this reader knows it, '' when the next one is still to be asked for."""
+        return self.cursor.position.epoch
+
+    async def take(self, consumer: str, holder: str, hold_ms: int) -> str | None:
+        """Take the name; return the state that was saved with the place, None where another process has it."""
+        self._consumer, self._holder = consumer, holder
+        hold = await self._hold(hold_ms)
+        if not hold.held:
+            return None
+        self.saved_at = asyncio.get_running_loop().time()
+        if hold.position.epoch or hold.position.entry_id != "0-0":
+            self.cursor.stand(hold.position, is_whole=False)
+            await self._check()
+        else:
+            # A new name begins at the oldest event kept. Saved at once: from here on trimming heeds it.
+            await self.link.calling.perform(self.cursor.start_at_oldest())
+            await self._hold(hold_ms, self.cursor.position)
+        return hold.state
+
+    def take_gaps(self) -> list[LostEvent]:
+        """Return what the last checks told as lost."""
+        gaps, self._gaps = self._gaps, []
+        return gaps
+
+    async def give_up(self) -> None:
+        """Let somebody else have the name; what is saved stays as it is."""
+        await self._hold(0)
+
+    async def save(self, state: str, hold_ms: int) -> bool:
+        """Save place and state, if the name is still ours."""
+        position = self.cursor.position
+        hold = await self._hold(hold_ms, position, state)
+        if not hold.held or hold.position.text != position.text:
+            return False
+        stuck = self._saved is not None and self._saved.text == position.text and hold.seq > position.seq
+        self.doubt = self.doubt or hold.epoch != position.epoch or hold.seq < position.seq or stuck
+        self._saved, self.saved_at = position, asyncio.get_running_loop().time()
+        return True
+
+    async def observe(self) -> QueueState:
+        """Read how the queue is at one moment."""
+        return await self.link.calling.run(observe_queue(self.keys, self.cursor.position.entry_id))
+
+    async def settle_doubt(self) -> None:
+        """Ask what the stream is now, if that is in doubt."""
+        if self.doubt or not self.cursor.position.epoch:
+            await self._check()
+            self.doubt = False
+
+    def take_entries(self, entries: list[Entry], sink: FollowerSink) -> None:
+        """Hand what was read to the sink, up to the first entry that does not fit."""
+        is_checked, self.is_checked = self.is_checked, False
+        for entry in entries:
+            span, ms = span_of(entry), number(entry, "ms")
+            if span is None or ms is None or "events" not in entry.fields:
+                self.cursor.skip(entry.id)
+                self.had_unreadable = True
+                continue
+            taken = self.cursor.take(entry.id, span, is_checked=is_checked)
+            if taken is None:
+                self.doubt = self.is_checked = True
+                return
+            if taken.gap is not None:
+                sink.lost(self._lost(taken.gap))
+            self.had_unreadable = False
+            count = span.last - span.first + 1
+            sink.received(EventBatch(self.name, span.kind, span.first, count, ms, entry.fields["events"], taken.skip))
+            if span.is_end:
+                return  # what follows is another epoch, which is asked for first
+
+    async def _check(self) -> None:
+        gap = await self.link.calling.perform(self.cursor.check())
+        if gap is not None:
+            self._gaps.append(self._lost(gap))
+
+    def _lost(self, gap: Gap) -> LostEvent:
+        reason = "undecodable" if self.had_unreadable and gap.reason == "trimmed" else gap.reason
+        return LostEvent(queue=self.name, seq=gap.go_on.seq - gap.count, count=gap.count, reason=reason, undone=gap.undone)
+
+    async def _hold(self, hold_ms: int, position: Position | None = None, state: str = "") -> Hold:
+        command = hold_consumer(self.keys, self._consumer, self._holder, hold_ms, position=position, state=state)
+        return await self.link.calling.run(command)
+
+
+async def pump(link: Link, sink: FollowerSink) -> None:
+    """Read all queues of a link in turn, for ever, and hand what comes to the sink."""
+    while True:
+        try:
+            if not await _read(link, sink):
+                await asyncio.sleep(_GATHER)
+        except EventqError as error:  # what repeating may mend: no permission, a server that refuses
+            log.warning("events of %s cannot be read: %s", ", ".join(sorted(link.queues)), error)
+            await asyncio.sleep(_REFUSED)
+
+
+async def _read(link: Link, sink: FollowerSink) -> bool:
+    """Read once; return whether there may be more at once."""
+    for queue in list(link.queues.values()):
+        if link.connects != link.reading.connects:
+            queue.doubt = True
+        await queue.settle_doubt()
+        for gap in queue.take_gaps():
+            if queue.name in link.queues:
+                sink.lost(gap)
+    link.connects = link.reading.connects
+    queues = list(link.queues.values())
+    if not queues:
+        return False
+    count = max(1, min(_MOST_ENTRIES, int(_REPLY_BYTES / link.entry_bytes)))
+    places = [(queue.keys, queue.cursor.position.entry_id) for queue in queues]
+    found = await link.reading.run_verb(read_streams(places, count, round(BLOCK * 1000)), block=BLOCK)
+    link.read_at = asyncio.get_running_loop().time()
+    most = 0
+    for queue, (keys, place) in zip(queues, places, strict=True):
+        entries = found.get(keys["events"], [])
+        # Meanwhile it may have been given up, and taken again.
+        if not entries or link.queues.get(queue.name) is not queue or queue.cursor.position.entry_id != place:
+            continue
+        most = max(most, len(entries))
+        size = sum(len(entry.fields.get("events", "")) + 100 for entry in entries) / len(entries)
+        link.entry_bytes += (size * len(found) - link.entry_bytes) / 2
+        queue.take_entries(entries, sink)
+    return most >= count

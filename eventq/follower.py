@@ -1,0 +1,306 @@
+"""Follower: the events of many queues in batches, for processes that keep a state of their own about them, such as exporters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from eventq.client import AsyncRunner, Server
+from eventq.commands.inspect import list_queues, ping, queue_exists, server_info
+from eventq.durations import to_ms
+from eventq.errors import ConfigurationError, EventqError, LayoutMismatch
+from eventq.followed import FollowedQueue, Link, pump
+from eventq.ids import random_text
+from eventq.keys import QueueKeys, check_queue_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from datetime import timedelta
+    from types import TracebackType
+    from typing import Self
+
+    from eventq.commands.watch import QueueState
+    from eventq.events import EventBatch, LostEvent
+
+log: Final = logging.getLogger("eventq")
+
+#: Seconds between two looks at the list of queues, and between two tries to take what another process holds.
+DISCOVER_EVERY: Final = 2.0
+_STAND_BY: Final = 0.5
+#: Seconds that opening, and the last saves at close, may take.
+_OPEN_PATIENCE: Final = 10.0
+_CLOSE_PATIENCE: Final = 2.0
+
+
+class FollowerSink(Protocol):
+    """What is told by a follower. All of it on the event loop, one call at a time; nothing here may await."""
+
+    def restored(self, queue: str, state: str) -> None:
+        """The queue is ours from here on; `state` is what was saved with the place where reading goes on, '' for nothing."""
+
+    def received(self, batch: EventBatch) -> None:
+        """Take the next events of a queue. When it returns they count as handled."""
+
+    def lost(self, event: LostEvent) -> None:
+        """Events are lost, or undone, here."""
+
+    def state(self, queue: str) -> str:
+        """Return what is to be saved with the place up to which events are handled. Any text, at most a few hundred KB."""
+        ...
+
+    def saved(self, queue: str) -> None:
+        """What `state` returned last is saved."""
+
+    def left(self, queue: str) -> None:
+        """The queue is no longer ours: another process has the name, or it is gone."""
+
+
+class Follower:
+    """Follows the events of all queues of a server, new ones too, or of those named; saves a state with the place in one write.
+
+    Under one name (`consumer`) one process follows; a second one stands by, and takes over everything when the first falls
+    silent for `hold` seconds. A queue followed for the first time begins at the oldest event kept. In order for each queue, each
+    event at least once: what was handled after the last save is handled again by whoever goes on, from the state that was saved.
+    What was trimmed before it was read, and what a failover undid, is told to the event.
+
+    Redis away: it carries on by itself when Redis is back. Three connections, in a Cluster one and two per queue. Idle: two
+    requests a second, and one per queue every third of `hold`.
+    """
+
+    def __init__(
+        self,
+        consumer: str,
+        sink: FollowerSink,
+        *,
+        url: str | None = None,
+        prefix: str = "eventq",
+        queues: Sequence[str] | None = None,
+        hold: float | timedelta = 10.0,
+        on_fault: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """Name it; nothing is opened yet. Raises ConfigurationError naming option and value."""
+        self.consumer = check_queue_name(consumer, "consumer")
+        self.prefix = QueueKeys("any", prefix=prefix).prefix
+        self._wanted = None if queues is None else sorted({check_queue_name(queue) for queue in queues})
+        if self._wanted == []:
+            raise ConfigurationError("queues []: name at least one, or leave it out to follow all")
+        self._sink = sink
+        self._url = url
+        self._hold_ms = to_ms("hold", hold, minimum_ms=300)
+        self._on_fault = on_fault
+        self._holder = random_text(12)
+        self._server = Server(url, f"{self.prefix}:queues")
+        self._runner = AsyncRunner(self._server, patience=_OPEN_PATIENCE, client_name="eventq-follower")
+        self._links: dict[str, Link] = {}
+        self._queues: dict[str, FollowedQueue] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._saving = asyncio.Lock()
+        self._missing: set[str] = set()
+        #: Names that are held by another process, as far as the last look told.
+        self._stands_by = False
+        self._server_facts: tuple[str, str] = ("", "")
+        #: What it stopped with, if something did that no repeating mends; so does whatever the sink raises.
+        self.failure: BaseException | None = None
+
+    @property
+    def where(self) -> str:
+        """The server, without user and password."""
+        return self._server.where
+
+    @property
+    def server(self) -> tuple[str, str]:
+        """Kind and version of the server, known once open."""
+        return self._server_facts
+
+    @property
+    def queues(self) -> Mapping[str, FollowedQueue]:
+        """What is followed now, by name."""
+        return self._queues
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether this process is not standing by for another one of the same name."""
+        return not self._stands_by
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """The queues that were asked for and are not there yet."""
+        return frozenset(self._missing)
+
+    @property
+    def read_at(self) -> float:
+        """When (the loop's clock) Redis last answered a read of all that is followed; 0 for not yet."""
+        return min((link.read_at for link in self._links.values() if link.queues), default=0.0)
+
+    @property
+    def reconnects(self) -> int:
+        """How many connections had to be made again."""
+        return sum(link.reconnects for link in self._links.values())
+
+    async def open(self) -> Self:
+        """Connect, check the server, take what can be taken; then follow in the background.
+
+        Raises QueueUnavailable, ServerRefused or ConfigurationError when the server is away, refuses, or is too old.
+        """
+        facts = await self._runner.run_verb(server_info())
+        kind = facts.get("server_name", "redis")
+        self._server_facts = (kind, facts.get(f"{kind}_version", facts.get("redis_version", "")))
+        await self._attend()
+        self._run("attend", self._keep_attending())
+        return self
+
+    async def close(self) -> None:
+        """Stop reading, save where it is, give the name up."""
+        for task in self._tasks.values():
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+        self._tasks.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_PATIENCE):
+                for queue in list(self._queues.values()):
+                    await self._save(queue, 0)
+        self._queues.clear()
+        for link in self._links.values():
+            await link.close()
+        await self._runner.close()
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await self.open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def save(self, queue: str) -> bool:
+        """Save place and state of a queue in one write, if it is still ours; return whether it was. One round trip.
+
+        Waits while Redis is away: bound it with a timeout. Cancelled, what is saved is either the old or the new, whole.
+        """
+        followed = self._queues.get(queue)
+        return followed is not None and await self._save(followed, self._hold_ms)
+
+    async def observe(self, queue: str) -> QueueState:
+        """Read how a followed queue is at one moment. One round trip. Waits while Redis is away: bound it with a timeout."""
+        return await self._queues[queue].observe()
+
+    async def ping(self) -> None:
+        """Ask the server for an answer. Raises QueueUnavailable."""
+        await self._runner.run_verb(ping())
+
+    # -- taking and keeping the name
+
+    async def _keep_attending(self) -> None:
+        while True:
+            await asyncio.sleep(_STAND_BY if self._stands_by else min(DISCOVER_EVERY, self._hold_ms / 5000))
+            try:
+                await self._attend()
+            except EventqError as error:  # Redis is away, or refuses: what is followed goes on, and this is tried again
+                log.warning("follower %s: %s", self.consumer, error)
+
+    async def _attend(self) -> None:
+        """Save what is followed, and follow what is there now and what is not followed yet."""
+        now = asyncio.get_running_loop().time()
+        for queue in list(self._queues.values()):
+            if now - queue.saved_at >= self._hold_ms / 3000:
+                await self._save(queue, self._hold_ms)
+        listed = await self._runner.run_verb(list_queues(self.prefix))
+        there = await self._there(listed)
+        for name in [name for name in self._queues if name not in there]:
+            # It was obliterated. What stands in Redis for it is left to run out.
+            await self._save(self._queues[name], 0)
+            self._drop(name)
+        await self._take([name for name in sorted(there) if name not in self._queues], there)
+
+    async def _there(self, listed: Mapping[str, str]) -> dict[str, str | None]:
+        """Return the queues to follow, with their tags."""
+        if self._wanted is None:
+            return dict(listed)
+        there: dict[str, str | None] = {}
+        for name in self._wanted:
+            if name in listed or await self._runner.run_verb(queue_exists(QueueKeys(name, prefix=self.prefix))):
+                there[name] = listed.get(name)
+            elif name not in self._missing:
+                log.warning("there is no queue %r on %s yet: waiting for it", name, self.where)
+        self._missing = set(self._wanted) - set(there)
+        return there
+
+    async def _take(self, names: Sequence[str], tags: Mapping[str, str | None]) -> None:
+        """Take the name of each queue, in order; what another process holds means to stand by, if nothing was ours before.
+
+        A process that stands by takes all or nothing, so the queues of one name are in one hand.
+        """
+        leads = bool(self._queues)
+        taken: list[FollowedQueue] = []
+        for name in names:
+            try:
+                queue = FollowedQueue(QueueKeys(name, prefix=self.prefix, tag=tags[name]), self._link(name, tags[name]))
+                state = await queue.take(self.consumer, self._holder, self._hold_ms)
+            except (ConfigurationError, LayoutMismatch) as error:  # one that cannot be read keeps nobody from the others
+                log.warning("queue %r is left out: %s", name, error)
+                continue
+            if state is not None:
+                queue.restored_state = state
+                taken.append(queue)
+            elif not leads:
+                self._stands_by = True
+                for each in taken:
+                    await each.give_up()
+                return
+        self._stands_by = False
+        for queue in taken:
+            self._begin(queue)
+
+    def _begin(self, queue: FollowedQueue) -> None:
+        self._queues[queue.name] = queue
+        self._sink.restored(queue.name, queue.restored_state)
+        for gap in queue.take_gaps():
+            self._sink.lost(gap)
+        queue.link.queues[queue.name] = queue
+        key = queue.link.key
+        if key not in self._tasks:
+            self._run(key, pump(queue.link, self._sink))
+
+    def _run(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks[key] = task = asyncio.create_task(work, name=f"eventq-follower {key}")
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("follower %s: stopped reading", self.consumer, exc_info=error)
+            self.failure = self.failure or error
+
+    def _link(self, name: str, tag: str | None) -> Link:
+        """Return the connections for a queue: the same for all, but in a Cluster, where each queue is on a node of its own."""
+        is_cluster = self._server.address.kind == "cluster"
+        key = name if is_cluster else "all"
+        if key not in self._links:
+            server = Server(self._url, QueueKeys(name, prefix=self.prefix, tag=tag)["meta"]) if is_cluster else self._server
+            self._links[key] = Link(key, server, self._on_fault)
+        return self._links[key]
+
+    async def _save(self, queue: FollowedQueue, hold_ms: int) -> bool:
+        async with self._saving:
+            if self._queues.get(queue.name) is not queue:
+                return False
+            if await queue.save(self._sink.state(queue.name), hold_ms):
+                self._sink.saved(queue.name)
+                return True
+            # Another process took over while this one was away: it has everything, or will have it.
+            log.warning("follower %s: another process has taken over; standing by", self.consumer)
+            self._stands_by = True
+            for name in list(self._queues):
+                self._drop(name)
+            return False
+
+    def _drop(self, name: str) -> None:
+        queue = self._queues.pop(name)
+        queue.link.queues.pop(name, None)
+        self._sink.left(name)
