@@ -73,6 +73,8 @@ class FollowedQueue:
         self.is_checked = False
         #: An entry was unreadable: what is missing next was not trimmed.
         self.had_unreadable = False
+        #: The sink raised: what it has handled is not known, so nothing is saved any more.
+        self.is_broken = False
         self.restored_state = ""
         self._gaps: list[LostEvent] = []
         self._consumer = ""
@@ -155,7 +157,9 @@ class FollowedQueue:
                 sink.lost(self._lost(taken.gap))
             self.had_unreadable = False
             count = span.last - span.first + 1
+            self.is_broken = True
             sink.received(EventBatch(self.name, span.kind, span.first, count, ms, entry.fields["events"], taken.skip))
+            self.is_broken = False
             if span.is_end:
                 return  # what follows is another epoch, which is asked for first
 
@@ -175,6 +179,7 @@ class FollowedQueue:
 
 async def pump(link: Link, sink: FollowerSink) -> None:
     """Read all queues of a link in turn, for ever, and hand what comes to the sink."""
+    link.read_at = asyncio.get_running_loop().time()
     while True:
         try:
             if not await _read(link, sink):

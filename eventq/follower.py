@@ -152,7 +152,7 @@ class Follower:
         return self
 
     async def close(self) -> None:
-        """Stop reading, save where it is, give the name up."""
+        """Stop reading, save where it is, give the name up. Safe to call twice."""
         for task in self._tasks.values():
             task.cancel()
         if self._tasks:
@@ -288,7 +288,7 @@ class Follower:
 
     async def _save(self, queue: FollowedQueue, hold_ms: int) -> bool:
         async with self._saving:
-            if self._queues.get(queue.name) is not queue:
+            if self._queues.get(queue.name) is not queue or queue.is_broken:
                 return False
             if await queue.save(self._sink.state(queue.name), hold_ms):
                 self._sink.saved(queue.name)

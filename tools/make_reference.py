@@ -23,6 +23,8 @@ import eventq
 from eventq import events as catalogue
 from eventq.cli.app import app
 from eventq.options import KEEP_COMPLETED, KEEP_FAILED, Spec
+from eventq_prometheus.catalogue import CATALOGUE as METRICS
+from eventq_prometheus.catalogue import Source
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "reference"
@@ -180,8 +182,12 @@ def _is_same(page: Path, text: str) -> bool:
 def pages() -> dict[str, str]:
     """Return every page by its name."""
     makers: dict[str, Callable[[], Iterator[str]]] = {
-        "api.md": _api_page, "cli.md": _cli_page, "events.md": _events_page, "options.md": _options_page,
-    }  # fmt: skip
+        "api.md": _api_page,
+        "cli.md": _cli_page,
+        "events.md": _events_page,
+        "metrics.md": _metrics_page,
+        "options.md": _options_page,
+    }
     return {name: re.sub(r"\n{3,}", "\n\n", "\n".join(maker())).strip() + "\n" for name, maker in makers.items()}
 
 
@@ -225,6 +231,29 @@ def _field_row(kind: str, field: msgspec.structs.FieldInfo) -> str:
     if meaning is None:
         raise Undescribed(f"event {kind}, field {field.name}")
     return f"| `{field.name}` | {_type(field.type)} | {_cell(meaning)} |"
+
+
+# Metrics
+
+
+def _metrics_page() -> Iterator[str]:
+    yield f"# Metrics\n\n{_NOTE}\n"
+    yield (
+        "What `eventq exporter` shows. How to run it, and what the numbers promise: [Metrics for Prometheus](../metrics.md).\n"
+    )
+    yield "| metric | type | unit | labels | meaning |\n| --- | --- | --- | --- | --- |"
+    for metric in METRICS.values():
+        labels = [*metric.labels, *(["(job_name)"] if metric.per_name else [])]
+        shown = ", ".join(f"`{label}`" if label[0] != "(" else f"(`{label[1:-1]}`)" for label in labels)
+        yield f"| `{metric.name}` | {metric.kind} | {metric.unit} | {shown} | {_cell(metric.help)} |"
+    yield "\nA label in parentheses comes with `--histograms-by-name`.\n\n## Where the values come from\n"
+    for source in Source:
+        names = ", ".join(f"`{metric.name}`" for metric in METRICS.values() if metric.source is source)
+        yield f"- {source[0].upper()}{source[1:]}: {names}"
+    yield "\n## Buckets\n\n| histogram | upper bounds |\n| --- | --- |"
+    for metric in METRICS.values():
+        if metric.buckets:
+            yield f"| `{metric.name}` | {' '.join(f'{bound:g}' for bound in metric.buckets)} |"
 
 
 # Options

@@ -83,7 +83,12 @@ def read_streams(places: Sequence[tuple[QueueKeys, str]], count: int, block_ms: 
     """Read entries of several queues of one slot or server, each after an id, at most `count` of each; by the stream's key."""
     keys, after = [keys["events"] for keys, _ in places], [entry_id for _, entry_id in places]
     words: tuple[str | int, ...] = ("XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", *keys, *after)
-    return Verb(words, lambda reply: {key: _entries(entries) for key, entries in reply or []})
+    return Verb(words, _parse_streams)
+
+
+def _parse_streams(reply: Any) -> dict[str, list[Entry]]:
+    streams: list[tuple[str, list[Any]]] = reply or []
+    return {key: _entries(entries) for key, entries in streams}
 
 
 def last_entry(keys: QueueKeys, upto: str = "+") -> Verb[list[Entry]]:

@@ -96,7 +96,7 @@ def observe_queue(keys: QueueKeys, after: str = "0-0") -> Command[QueueState]:
 def _parse_state(reply: list[Any]) -> QueueState:
     now, epoch, seq, paused, entries, oldest, unread, counted, since, workers, schedules, totals, busy = reply[1:14]
     counts: dict[JobState, int] = dict(zip(COUNTED, counted, strict=True))
-    ages = dict(zip((JobState.WAITING, JobState.PRIORITIZED, JobState.DELAYED), since, strict=True))
+    ages: dict[JobState, int] = dict(zip((JobState.WAITING, JobState.PRIORITIZED, JobState.DELAYED), since, strict=True))
     counts[JobState.PAUSED] = 0
     if paused == 1:
         counts[JobState.PAUSED], counts[JobState.WAITING] = counts[JobState.WAITING], 0

@@ -111,10 +111,11 @@ class PrometheusExporter(Collector):
         return self
 
     async def close(self) -> None:
-        """Save where it is, give the name up, close the connections."""
-        if self._comparing is not None:
-            self._comparing.cancel()
-            await asyncio.wait([self._comparing])
+        """Save where it is, give the name up, close the connections. Safe to call twice."""
+        comparing, self._comparing = self._comparing, None
+        if comparing is not None:
+            comparing.cancel()
+            await asyncio.wait([comparing])
         await self._follower.close()
 
     async def __aenter__(self) -> Self:

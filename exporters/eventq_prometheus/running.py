@@ -15,7 +15,7 @@ from eventq_prometheus.serving import DEFAULT_LISTEN, bind, parse_listen, serve
 from eventq_prometheus.web_config import WebConfig, read_web_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
 __all__ = ["Options", "run_exporter", "run_in_thread"]
@@ -59,7 +59,7 @@ async def run_exporter(options: Options) -> None:
 
 
 @contextlib.contextmanager
-def run_in_thread(exporter: PrometheusExporter) -> Iterator[PrometheusExporter]:
+def run_in_thread(exporter: PrometheusExporter) -> Generator[PrometheusExporter]:
     """Run an exporter in a thread of its own while the block runs: for WSGI and for programs without an event loop.
 
     Raises what opening raises.

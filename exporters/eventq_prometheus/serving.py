@@ -90,6 +90,7 @@ async def serve(exporter: PrometheusExporter, sock: socket.socket, web: WebConfi
             await asyncio.wait([serving], timeout=_WATCH_EVERY)
         if exporter.failure is not None:
             raise exporter.failure
+        serving.result()
     finally:
         server.should_exit = True
         await asyncio.wait([serving], timeout=_GRACE + 1)

@@ -10,7 +10,7 @@ from eventq_prometheus.catalogue import CATALOGUE
 from eventq_prometheus.spread import LiveSpread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 __all__ = ["Timing"]
 
@@ -27,7 +27,7 @@ class Timing:
         self.spreads: dict[str, LiveSpread] = {}
 
     @contextlib.contextmanager
-    def of(self, command: str) -> Iterator[None]:
+    def of(self, command: str) -> Generator[None]:
         """Time a call; one that was not answered counts with the time it was waited for."""
         began = perf_counter()
         try:
