@@ -36,10 +36,13 @@ CONTENTS = {
         "typing",
         "testing",
         "deploys",
+        "metrics",
+        "dashboards-and-alerts",
+        "runbook",
         "production",
         "bullmq",
     ],
-    "Exactly": ["delivery", "reference/options", "reference/events", "reference/api", "reference/cli"],
+    "Exactly": ["delivery", "reference/options", "reference/events", "reference/metrics", "reference/api", "reference/cli"],
     "Project": ["/README", "/ARCHITECTURE", "/CHANGELOG", "/benchmarks/README"],
 }
 

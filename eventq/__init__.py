@@ -24,7 +24,8 @@ from eventq.errors import (
     ServerRefused,
     Unrecoverable,
 )
-from eventq.follower import Follower, FollowerSink
+from eventq.followed import FollowerSink
+from eventq.follower import Follower
 from eventq.job import Job
 from eventq.job_queue import JobQueue, JobStatus
 from eventq.limits import Limits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from eventq.client import AsyncRunner
 from eventq.commands.events import hold_consumer, read_streams
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from eventq.client import Server
     from eventq.commands.events import Entry, Hold, Position
     from eventq.commands.watch import QueueState
-    from eventq.follower import FollowerSink
     from eventq.keys import QueueKeys
 
 log: Final = logging.getLogger("eventq")
@@ -34,6 +33,29 @@ _REPLY_BYTES: Final = 1024 * 1024
 _MOST_ENTRIES: Final = 1000
 #: Seconds before a read that was refused is tried again.
 _REFUSED: Final = 1.0
+
+
+class FollowerSink(Protocol):
+    """What is told by a follower. All of it on the event loop, one call at a time; nothing here may await."""
+
+    def restored(self, queue: str, state: str) -> None:
+        """The queue is ours from here on; `state` is what was saved with the place where reading goes on, '' for nothing."""
+
+    def received(self, batch: EventBatch) -> None:
+        """Take the next events of a queue. When it returns they count as handled."""
+
+    def lost(self, event: LostEvent) -> None:
+        """Events are lost, or undone, here."""
+
+    def state(self, queue: str) -> str:
+        """Return what is to be saved with the place up to which events are handled. Any text, at most a few hundred KB."""
+        ...
+
+    def saved(self, queue: str) -> None:
+        """What `state` returned last is saved."""
+
+    def left(self, queue: str) -> None:
+        """The queue is no longer ours: another process has the name, or it is gone."""
 
 
 class Link:
@@ -213,6 +235,8 @@ async def _read(link: Link, sink: FollowerSink) -> bool:
         if not entries or link.queues.get(queue.name) is not queue or queue.cursor.position.entry_id != place:
             continue
         most = max(most, len(entries))
+        if not queue.epoch:
+            continue  # it came to life meanwhile: which epoch that is, is asked for before anything of it is taken
         size = sum(len(entry.fields.get("events", "")) + 100 for entry in entries) / len(entries)
         link.entry_bytes += (size * len(found) - link.entry_bytes) / 2
         queue.take_entries(entries, sink)

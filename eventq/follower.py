@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from eventq.client import AsyncRunner, Server
 from eventq.commands.inspect import list_queues, ping, queue_exists, server_info
 from eventq.durations import to_ms
 from eventq.errors import ConfigurationError, EventqError, LayoutMismatch
-from eventq.followed import FollowedQueue, Link, pump
+from eventq.followed import FollowedQueue, FollowerSink, Link, pump
 from eventq.ids import random_text
 from eventq.keys import QueueKeys, check_queue_name
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from eventq.commands.watch import QueueState
-    from eventq.events import EventBatch, LostEvent
 
 log: Final = logging.getLogger("eventq")
 
@@ -32,29 +31,6 @@ _STAND_BY: Final = 0.5
 #: Seconds that opening, and the last saves at close, may take.
 _OPEN_PATIENCE: Final = 10.0
 _CLOSE_PATIENCE: Final = 2.0
-
-
-class FollowerSink(Protocol):
-    """What is told by a follower. All of it on the event loop, one call at a time; nothing here may await."""
-
-    def restored(self, queue: str, state: str) -> None:
-        """The queue is ours from here on; `state` is what was saved with the place where reading goes on, '' for nothing."""
-
-    def received(self, batch: EventBatch) -> None:
-        """Take the next events of a queue. When it returns they count as handled."""
-
-    def lost(self, event: LostEvent) -> None:
-        """Events are lost, or undone, here."""
-
-    def state(self, queue: str) -> str:
-        """Return what is to be saved with the place up to which events are handled. Any text, at most a few hundred KB."""
-        ...
-
-    def saved(self, queue: str) -> None:
-        """What `state` returned last is saved."""
-
-    def left(self, queue: str) -> None:
-        """The queue is no longer ours: another process has the name, or it is gone."""
 
 
 class Follower:

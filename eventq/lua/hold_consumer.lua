@@ -22,6 +22,11 @@ if current ~= holder and tonumber(ends) > now then
 end
 if ARGV[6] ~= '' and (current == holder or not text) then position, saved, state = ARGV[6], now, ARGV[7] end
 redis.call('HSET', consumers_key, name, table.concat({holder, hold > 0 and now + hold or 0, saved, position, state}, ' '))
-redis.call('PERSIST', consumers_key) -- it may be what an obliterated queue left behind
-if not replayed then close_call('') end
+if meta[1] then
+  redis.call('PERSIST', consumers_key) -- it may be what an obliterated queue left behind
+  if not replayed then close_call('') end
+else
+  -- There is no queue, or no more: a reader must not bring it to life, and what it says goes some day.
+  redis.call('PEXPIRE', consumers_key, CALL_KEPT_MS)
+end
 return {'OK', 'held', position, ARGV[6] == '' and state or '', epoch, seq}

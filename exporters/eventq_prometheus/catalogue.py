@@ -299,7 +299,7 @@ _ALL: Final = (
         "seconds",
         ("command",),
         Source.exporter,
-        "Seconds that the exporter's own calls took: read, save, observe.",
+        "Seconds that the exporter's own calls took: ping, observe, save.",
         (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5),
     ),
     _count(

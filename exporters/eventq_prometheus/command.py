@@ -9,7 +9,7 @@ import typer
 
 from eventq.cli.arguments import Format, Level, Prefix, Url
 from eventq.cli.logs import LogFormat, LogLevel, set_up_logging
-from eventq.cli.runtime import exit_codes, run_async, until_stopped
+from eventq.cli.runtime import UsageError, exit_codes, run_async, until_stopped
 
 __all__ = ["app"]
 
@@ -52,7 +52,10 @@ def exporter(
     Exit code 0: ended as asked. 1: the server cannot be reached or used. 2: wrong usage, a port that is taken.
     """
     with exit_codes():
-        from eventq_prometheus.running import Options, run_exporter
+        try:
+            from eventq_prometheus.running import Options, run_exporter
+        except ModuleNotFoundError as error:
+            raise UsageError(f'{error.name} is not installed; pip install "eventq[prometheus]"') from error
 
         set_up_logging(log_level, log_format)
         options = Options(

@@ -172,6 +172,15 @@ class PrometheusExporter(Collector):
         is_ready = self.failure is None and silent < _SILENT and not catching_up
         return is_ready, "\n".join([*lines, "ready" if is_ready else "not ready"])
 
+    async def caught_up(self, timeout: float) -> bool:
+        """Wait until every queue was compared once, at most so many seconds; return whether it was."""
+        deadline = time.monotonic() + timeout
+        while not all(tally.is_based for tally in self._tallies.values()):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
     # -- scraping
 
     async def refresh(self, budget: float = BUDGET) -> None:

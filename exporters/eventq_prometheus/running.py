@@ -22,6 +22,9 @@ __all__ = ["Options", "run_exporter", "run_in_thread"]
 
 log: Final = logging.getLogger("eventq.exporter")
 
+#: Seconds it may take to learn how many job names there are, before it says how many series that makes.
+_FORESEE: Final = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -53,6 +56,7 @@ async def run_exporter(options: Options) -> None:
         async with exporter:
             scheme = "http" if web.tls is None else "https"
             place = f"{scheme}://{str(address).rpartition(':')[0]}:{sock.getsockname()[1]}/metrics"
+            await exporter.caught_up(_FORESEE)
             now, most = exporter.series
             log.info("%s of %s: about %d series now, %d at most with these queues", place, exporter.where, now, most)
             await serve(exporter, sock, web)

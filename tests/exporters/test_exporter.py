@@ -46,8 +46,13 @@ async def refreshed(exporter: PrometheusExporter) -> dict[Series, float]:
 
 
 def counted(exporter: PrometheusExporter, queue: str, kind: str) -> Callable[[], bool]:
-    """Return a condition: an event of this kind is counted, though perhaps not saved."""
-    return lambda: queue in exporter._tallies and exporter._tallies[queue].freeze().events.get(kind, 0) > 0
+    """Return a condition: an event of this kind is counted, though perhaps not saved, and the totals are known."""
+
+    def is_counted() -> bool:
+        tally = exporter._tallies.get(queue)
+        return tally is not None and tally.is_based and tally.freeze().events.get(kind, 0) > 0
+
+    return is_counted
 
 
 async def test_nothing_is_shown_that_is_not_saved(url: str, queue_name: str, wait_until: WaitUntil) -> None:

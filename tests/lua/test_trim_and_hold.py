@@ -209,3 +209,16 @@ def test_the_end_of_an_epoch_stays_for_its_time(lab: Lab) -> None:
     lab.advance(DAY_MS / 1000 + 1)
     lab.call(trim_events(lab.keys))
     assert lab.entries() == []
+
+
+def test_a_reader_brings_no_queue_to_life(lab: Lab) -> None:
+    """Of a queue that is not there, or no more, its position is all that is written, and it goes within a day; then it stays."""
+    day_ms = range(86_000_000, 86_400_001)
+    assert lab.call(hold_consumer(lab.keys, "metrics", "me", 10_000)).held
+    assert set(lab.dump()) == {"consumers"} and lab.redis("PTTL", lab.keys["consumers"]) in day_ms
+    lab.add(new())
+    hold(lab, "metrics", seq=1)
+    assert lab.redis("PTTL", lab.keys["consumers"]) == -1
+    lab.call(obliterate_queue(lab.keys, lab.meta("epoch") or "", force=False))
+    hold(lab, "metrics", seq=2)
+    assert set(lab.dump()) == {"consumers", "events"} and lab.redis("PTTL", lab.keys["consumers"]) in day_ms

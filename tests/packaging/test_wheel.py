@@ -99,3 +99,13 @@ def test_command_line_without_its_extra_names_it(wheel_env: Environment) -> None
     assert done.returncode != 0
     assert "eventq[cli]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_exporter_without_its_extra_names_it(extras_env: Environment) -> None:
+    """Without `[prometheus]` the command says what to install, in a sentence; and it is in nobody's way."""
+    done = extras_env.run("eventq", "exporter", check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("eventq: ") and 'pip install "eventq[prometheus]"' in done.stderr
+    assert done.stderr.count("\n") == 1
+    shown = extras_env.run("eventq", "--help")
+    assert "exporter" in shown.stdout and shown.stderr == ""
