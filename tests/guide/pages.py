@@ -13,6 +13,7 @@ block depends on its language and on the HTML comment just above it:
 | `console` | each `$ command` is run, has to print the lines under it and to succeed; `^C` is Ctrl-C once what is above is printed |
 | `sh` | each command is run and has to succeed; of those that install, make or deploy, what they name is looked up |
 | `yaml` `json` `toml` `ini` `dockerfile` `conf` | parsed; `conf` is also set on a server |
+| `promql` | each metric and label it names exists |
 | `typescript` | BullMQ's side of a comparison: not run |
 
 In expected output `...` stands for anything within a line, and a line of nothing else for any lines. Of a console, several blanks stand
@@ -27,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 RUN = ("python", "console", "sh")
-PARSED = ("yaml", "json", "toml", "ini", "dockerfile", "conf")
+PARSED = ("yaml", "json", "toml", "ini", "dockerfile", "conf", "promql")
 NOT_RUN = ("typescript",)
 MARKS = {"": (*RUN, *PARSED, *NOT_RUN), "example": ("python",), "endless": ("python",), "file": ("python", *PARSED)}
 

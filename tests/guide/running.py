@@ -22,6 +22,8 @@ import redis
 
 from eventq import Queue, Worker
 from eventq.embedded import start_embedded
+from eventq_prometheus.promql import unknown_names
+from eventq_prometheus.rules import recorded_metrics
 
 from .pages import PARSED, ROOT, Block, PageError, commands, pattern
 
@@ -241,6 +243,8 @@ def check_text(block: Block, folder: Path) -> None:
         known = {"FROM", "RUN", "COPY", "WORKDIR", "ENV", "USER", "CMD", "ENTRYPOINT", "STOPSIGNAL"}
         lines = block.text.replace("\\\n", "").splitlines()
         assert {line.split()[0] for line in lines if line and not line.startswith("#")} <= known, str(block)
+    elif block.language == "promql":
+        assert unknown_names(block.text, recorded_metrics()) == [], str(block)
     elif block.language == "conf":
         _set_on_a_server(block, folder)
 

@@ -75,6 +75,7 @@ def test_block_that_nothing_would_be_done_with_is_refused(text: str, complaint: 
         ("ini", "", "x", ""),
         ("dockerfile", "", "BREW tea", ""),
         ("conf", "", "tea yes", ""),
+        ("promql", "", "rate(tea_total[5m])", ""),
     ],
 )
 def test_block_that_is_not_true_is_found(language: str, mark: str, code: str, output: str, tmp_path: Path) -> None:
