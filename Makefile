@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-cluster chaos check docs reference bench clean
+.PHONY: help demo observe test test-full test-cluster chaos check docs reference grafana bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1	/' | expand -t 16
@@ -47,6 +47,9 @@ docs: $(VENV)/.dev  ## Build the site into build/docs
 
 reference: $(VENV)/.dev  ## Write docs/reference/ from the code
 	$(BIN)/python tools/make_reference.py
+
+grafana: $(VENV)/.dev  ## Write dashboards and alert rules in grafana/ from the code
+	$(BIN)/python tools/make_grafana.py
 
 bench: $(VENV)/.dev  ## Measure, beside BullMQ where Node is installed (ARGS="...")
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -62,6 +62,9 @@ async def test_nothing_is_shown_that_is_not_saved(url: str, queue_name: str, wai
         await wait_until(counted(exporter, queue_name, "added"), description="the event")
         assert total(shown(exporter), "eventq_events_processed_total") == 0
         assert total(await refreshed(exporter), "eventq_events_processed_total") == 1
+        await queue.pause()
+        await wait_until(counted(exporter, queue_name, "paused"), description="the next event")
+        assert total(shown(exporter), "eventq_events_processed_total") == 1
 
 
 async def test_depths_ages_and_workers(url: str, queue_name: str, clock: Clock, wait_until: WaitUntil) -> None:

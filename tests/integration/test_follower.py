@@ -91,6 +91,21 @@ async def test_all_queues_new_ones_too(url: str, queue_name: str, wait_until: Wa
     assert notes.losses == []
 
 
+async def test_a_queue_that_comes_to_life_while_it_is_read(url: str, queue_name: str, wait_until: WaitUntil) -> None:
+    """It was listed before it had anything: its first events belong to an epoch that is asked for before they are taken."""
+    notes = Notes()
+    async with Queue(queue_name, url=url) as queue, Follower("f", notes, url=url, hold=HOLD) as follower:
+        await queue.ready()
+        await wait_until(lambda: queue_name in follower.queues, description="the queue without anything")
+        await fill(queue, 3)
+        await wait_until(lambda: notes.of(queue_name, "added") == 3, description="its first events")
+        assert await follower.save(queue_name)
+        await fill(queue, 2)
+        await wait_until(lambda: notes.of(queue_name, "added") == 5, description="the next ones")
+        assert follower.queues[queue_name].epoch
+    assert (notes.losses, notes.seqs[queue_name]) == ([], [1, 2, 3, 4, 5])
+
+
 async def test_place_and_state_are_saved_together(url: str, queue_name: str, wait_until: WaitUntil) -> None:
     """Whoever goes on after a clean end and after a sudden one has counted each event once."""
     notes = Notes()
@@ -111,13 +126,13 @@ async def test_a_second_one_stands_by_for_all_queues(url: str, queue_name: str, 
     first, second = Notes(), Notes()
     names = [queue_name, f"{queue_name}-z"]
     queues = [Queue(name, url=url, tag=queue_name) for name in names]
-    early = Queue(f"{queue_name}-a", url=url, tag=queue_name)
+    early = Queue(f"0-{queue_name}", url=url, tag=queue_name)  # the first by name
     try:
         for queue in queues:
             await fill(queue, 3)
-        active = await Follower("f", first, url=url, hold=HOLD).open()
+        active = await Follower("f", first, url=url, hold=60).open()
         await wait_until(lambda: len(active.queues) == 2, description="the first one follows")
-        async with Follower("f", second, url=url, hold=HOLD) as standing:
+        async with Follower("f", second, url=url, hold=60) as standing:
             await fill(early, 3)
             await wait_until(lambda: len(active.queues) == 3, description="the first one follows the new queue")
             assert (standing.is_leading, len(standing.queues), second.told) == (False, 0, [])

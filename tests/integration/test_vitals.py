@@ -42,6 +42,7 @@ async def test_a_worker_is_seen_from_its_start_to_its_stop(url: str, queue_name:
             await queue.add("n")
             await wait_until(busy, timeout=12, description="its next report")
             state = await look(queue)
+            assert state.busy_ms > 0, "runs that go on count too"
             assert 0 <= state.now_ms - state.since_ms[JobState.ACTIVE] < 12_000
             release.set()
         assert await workers() == 0
