@@ -20,6 +20,9 @@ help:  ## Show this list
 demo: $(VENV)/.runtime  ## Run real jobs over a folder and watch them (FOLDER=path)
 	@$(BIN)/eventq demo $(FOLDER)
 
+observe: $(VENV)/.observe  ## Watch a load with exporter, Prometheus, Alertmanager (ARGS="...")
+	@$(BIN)/python -m tools.observe $(ARGS)
+
 test: $(VENV)/.dev  ## Run the tests, except those marked full
 	$(PYTEST) $(PYTEST_ARGS)
 
@@ -69,6 +72,12 @@ $(VENV)/.runtime: pyproject.toml
 	@echo 'Installing into $(VENV) ...'
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --editable '.[cli,embedded,uvloop]'
+	@touch $@
+
+# The same with what the exporter needs.
+$(VENV)/.observe: $(VENV)/.runtime
+	@echo 'Installing what the exporter needs ...'
+	@$(PIP) install --editable '.[prometheus]'
 	@touch $@
 
 # The same with every extra and the development tools.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from eventq.cli.tables import iso, local_time
-from eventq.events import ActiveEvent, JobEvent, UnknownEvent
+from eventq.events import ActiveEvent, CompletedEvent, FailedEvent, JobEvent, UnknownEvent
 from eventq.job import stored_error
 from eventq.records import JobErrorInfo, UnreadableRecord
 from eventq.states import JobState
@@ -107,7 +107,9 @@ def event_facts(event: Event) -> dict[str, Any]:
     for name, value in msgspec.structs.asdict(event).items():
         if name in ("queue", "seq", "ms") or name in facts or (name == "ran_ms" and isinstance(event, ActiveEvent)):
             continue
-        if name in _TIMES:
+        if name == "total_ms":
+            facts["total"] = event.total if isinstance(event, CompletedEvent | FailedEvent) else value / 1000
+        elif name in _TIMES:
             facts[name.removesuffix(_MS)] = iso(value)
         elif name.endswith(_MS):
             facts[name.removesuffix(_MS)] = value / 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import weakref
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -67,6 +68,7 @@ class SyncRunner:
         self._connection: SyncConnection | None = None
         self._busy: SyncConnection | None = None
         self._node = ""
+        self._ending: weakref.finalize[[], SyncRunner] | None = None
         #: What the last call came to, when nobody answered it.
         self._fault: BaseException | None = None
 
@@ -182,10 +184,14 @@ class SyncRunner:
             raise ConfigurationError("this object was closed meanwhile")
         self._connection = connection
         self.connects += 1
+        # Who never closes it, as a module's own queue, is spared a warning: at the interpreter's end objects go in any order.
+        self._ending = weakref.finalize(self, connection.disconnect)
         return connection
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
+        if self._ending is not None:
+            self._ending.detach()
         if connection is not None:
             with contextlib.suppress(RedisError, OSError):
                 connection.disconnect()
