@@ -33,6 +33,7 @@ _REPLY_BYTES: Final = 1024 * 1024
 _MOST_ENTRIES: Final = 1000
 #: Seconds before a read that was refused is tried again.
 _REFUSED: Final = 1.0
+_REFUSED_PAUSE: Final = 15.0
 
 
 class FollowerSink(Protocol):
@@ -103,8 +104,13 @@ class FollowedQueue:
         self._holder = ""
         #: Where it stood at the last save; Redis ahead of a place that does not change is a reason for doubt.
         self._saved: Position | None = None
-        #: When (the loop's clock) it was last saved.
+        #: When (the loop's clock) it was last saved, and since when it is off the list of queues.
         self.saved_at = 0.0
+        self.gone_at = 0.0
+        #: One save at a time: each says what is handled then.
+        self.saving = asyncio.Lock()
+        #: Until when (the loop's clock) its stream is not read, since Redis refuses it.
+        self.refused_until = 0.0
 
     @property
     def seq(self) -> int:
@@ -206,14 +212,27 @@ async def pump(link: Link, sink: FollowerSink) -> None:
         try:
             if not await _read(link, sink):
                 await asyncio.sleep(_GATHER)
-        except EventqError as error:  # what repeating may mend: no permission, a server that refuses
-            log.warning("events of %s cannot be read: %s", ", ".join(sorted(link.queues)), error)
+        except EventqError:  # what repeating may mend: no permission, a stream that is none
+            await _find_refused(link)
             await asyncio.sleep(_REFUSED)
+
+
+async def _find_refused(link: Link) -> None:
+    """Ask queue by queue which one cannot be read, and leave it out for a while: the others go on."""
+    for queue in list(link.queues.values()):
+        try:
+            await link.reading.run_verb(read_streams([(queue.keys, queue.cursor.position.entry_id)], 1, 1))
+            await queue.settle_doubt()
+        except EventqError as error:
+            log.warning("events of queue %s cannot be read: %s", queue.name, error)
+            queue.refused_until = asyncio.get_running_loop().time() + _REFUSED_PAUSE
 
 
 async def _read(link: Link, sink: FollowerSink) -> bool:
     """Read once; return whether there may be more at once."""
-    for queue in list(link.queues.values()):
+    now = asyncio.get_running_loop().time()
+    queues = [queue for queue in link.queues.values() if queue.refused_until <= now]
+    for queue in queues:
         if link.connects != link.reading.connects:
             queue.doubt = True
         await queue.settle_doubt()
@@ -221,7 +240,6 @@ async def _read(link: Link, sink: FollowerSink) -> bool:
             if queue.name in link.queues:
                 sink.lost(gap)
     link.connects = link.reading.connects
-    queues = list(link.queues.values())
     if not queues:
         return False
     count = max(1, min(_MOST_ENTRIES, int(_REPLY_BYTES / link.entry_bytes)))

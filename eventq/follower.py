@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventq.client import AsyncRunner, Server
 from eventq.commands.inspect import list_queues, ping, queue_exists, server_info
 from eventq.durations import to_ms
-from eventq.errors import ConfigurationError, EventqError, LayoutMismatch
+from eventq.errors import ConfigurationError, EventqError, QueueUnavailable
 from eventq.followed import FollowedQueue, FollowerSink, Link, pump
 from eventq.ids import random_text
 from eventq.keys import QueueKeys, check_queue_name
@@ -31,6 +31,8 @@ _STAND_BY: Final = 0.5
 #: Seconds that opening, and the last saves at close, may take.
 _OPEN_PATIENCE: Final = 10.0
 _CLOSE_PATIENCE: Final = 2.0
+#: Seconds that the last event of a queue that is gone is waited for.
+_LAST_WORDS: Final = 5.0
 
 
 class Follower:
@@ -72,8 +74,10 @@ class Follower:
         self._links: dict[str, Link] = {}
         self._queues: dict[str, FollowedQueue] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._saving = asyncio.Lock()
+        self._is_closing = False
         self._missing: set[str] = set()
+        #: What was said of queues that cannot be read, so that it is said once.
+        self._told: dict[str, str] = {}
         #: Names that are held by another process, as far as the last look told.
         self._stands_by = False
         self._server_facts: tuple[str, str] = ("", "")
@@ -129,6 +133,7 @@ class Follower:
 
     async def close(self) -> None:
         """Stop reading, save where it is, give the name up. Safe to call twice."""
+        self._is_closing = True
         for task in self._tasks.values():
             task.cancel()
         if self._tasks:
@@ -136,8 +141,7 @@ class Follower:
         self._tasks.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_PATIENCE):
-                for queue in list(self._queues.values()):
-                    await self._save(queue, 0)
+                await self._on_each_link(list(self._queues.values()), lambda queue: self._save(queue, 0))
         self._queues.clear()
         for link in self._links.values():
             await link.close()
@@ -167,6 +171,12 @@ class Follower:
         """Read how a followed queue is at one moment. One round trip. Waits while Redis is away: bound it with a timeout."""
         return await self._queues[queue].observe()
 
+    async def for_each(self, work: Callable[[str], Coroutine[Any, Any, object]]) -> None:
+        """Do something for each followed queue, one after the other; in a Cluster side by side, so that a node that hangs holds
+        up its own queues alone. What takes longer than half of `hold` is given up.
+        """
+        await self._on_each_link(list(self._queues.values()), lambda queue: work(queue.name))
+
     async def ping(self) -> None:
         """Ask the server for an answer. Raises QueueUnavailable."""
         await self._runner.run_verb(ping())
@@ -184,16 +194,37 @@ class Follower:
     async def _attend(self) -> None:
         """Save what is followed, and follow what is there now and what is not followed yet."""
         now = asyncio.get_running_loop().time()
-        for queue in list(self._queues.values()):
-            if now - queue.saved_at >= self._hold_ms / 3000:
-                await self._save(queue, self._hold_ms)
+        due = [queue for queue in self._queues.values() if now - queue.saved_at >= self._hold_ms / 3000]
+        await self._on_each_link(due, lambda queue: self._save(queue, self._hold_ms))
         listed = await self._runner.run_verb(list_queues(self.prefix))
         there = await self._there(listed)
-        for name in [name for name in self._queues if name not in there]:
-            # It was obliterated. What stands in Redis for it is left to run out.
-            await self._save(self._queues[name], 0)
-            self._drop(name)
+        for name, queue in list(self._queues.items()):
+            queue.gone_at = 0.0 if name in there else queue.gone_at or now
+            # It was obliterated; its last event is still to be read, which may take a moment.
+            if queue.gone_at and (not queue.epoch or now - queue.gone_at > _LAST_WORDS):
+                await self._save(queue, 0)
+                await self._drop(name)
         await self._take([name for name in sorted(there) if name not in self._queues], there)
+
+    async def _on_each_link(
+        self, queues: Sequence[FollowedQueue], work: Callable[[FollowedQueue], Coroutine[Any, Any, object]]
+    ) -> None:
+        """Do something for each of these queues, one after the other on each link: a node that hangs holds up its own alone."""
+        links: dict[str, list[FollowedQueue]] = {}
+        for queue in queues:
+            links.setdefault(queue.link.key, []).append(queue)
+
+        async def one_link(own: list[FollowedQueue]) -> None:
+            for queue in own:
+                try:
+                    async with asyncio.timeout(self._hold_ms / 2000):
+                        await work(queue)
+                except TimeoutError:
+                    return
+                except EventqError as error:
+                    log.warning("queue %s: %s", queue.name, error)
+
+        await asyncio.gather(*[one_link(own) for own in links.values()])
 
     async def _there(self, listed: Mapping[str, str]) -> dict[str, str | None]:
         """Return the queues to follow, with their tags."""
@@ -218,9 +249,14 @@ class Follower:
         for name in names:
             try:
                 queue = FollowedQueue(QueueKeys(name, prefix=self.prefix, tag=tags[name]), self._link(name, tags[name]))
-                state = await queue.take(self.consumer, self._holder, self._hold_ms)
-            except (ConfigurationError, LayoutMismatch) as error:  # one that cannot be read keeps nobody from the others
-                log.warning("queue %r is left out: %s", name, error)
+                async with asyncio.timeout(self._hold_ms / 2000):
+                    state = await queue.take(self.consumer, self._holder, self._hold_ms)
+            except TimeoutError:  # its node does not answer: it is tried again
+                continue
+            except QueueUnavailable:
+                raise
+            except EventqError as error:  # one that cannot be read keeps nobody from the others
+                self._tell_once(name, f"queue {name!r} is left out: {error}")
                 continue
             if state is not None:
                 queue.restored_state = state
@@ -263,8 +299,9 @@ class Follower:
         return self._links[key]
 
     async def _save(self, queue: FollowedQueue, hold_ms: int) -> bool:
-        async with self._saving:
-            if self._queues.get(queue.name) is not queue or queue.is_broken:
+        async with queue.saving:
+            # Once it closes nothing is held again.
+            if self._queues.get(queue.name) is not queue or queue.is_broken or (self._is_closing and hold_ms):
                 return False
             if await queue.save(self._sink.state(queue.name), hold_ms):
                 self._sink.saved(queue.name)
@@ -273,10 +310,29 @@ class Follower:
             log.warning("follower %s: another process has taken over; standing by", self.consumer)
             self._stands_by = True
             for name in list(self._queues):
-                self._drop(name)
+                self._let_go(name)
             return False
 
-    def _drop(self, name: str) -> None:
-        queue = self._queues.pop(name)
-        queue.link.queues.pop(name, None)
-        self._sink.left(name)
+    def _let_go(self, name: str) -> FollowedQueue | None:
+        queue = self._queues.pop(name, None)
+        if queue is not None:
+            queue.link.queues.pop(name, None)
+            self._sink.left(name)
+        return queue
+
+    async def _drop(self, name: str) -> None:
+        """Let go of a queue that is gone, and in a Cluster of its connections."""
+        queue = self._let_go(name)
+        if queue is None or queue.link.queues or self._server.address.kind != "cluster":
+            return
+        self._links.pop(queue.link.key, None)
+        task = self._tasks.pop(queue.link.key, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        await queue.link.close()
+
+    def _tell_once(self, name: str, text: str) -> None:
+        if self._told.get(name) != text:
+            self._told[name] = text
+            log.warning("%s", text)

@@ -58,7 +58,7 @@ class Vitals:
             busy_ms=round(busy * 1000),
             counted_ms=self._counted_ms,
             slots=self._slots(),
-            busy=len(held),
+            busy=self._runs.busy,
             oldest_ms=min((running.claimed.started_ms for running in held), default=0),
             clock_ms=time.time_ns() // 1_000_000,
             facts=self._facts,

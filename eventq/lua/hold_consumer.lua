@@ -17,10 +17,11 @@ local text = redis.call('HGET', consumers_key, name)
 if text then
   current, ends, saved, position, state = string.match(text, '^(%S+) (%d+) (%d+) (%S+ %S+ %d+) (.*)$')
 end
-if current ~= holder and tonumber(ends) > now then
+-- Whoever had the name meanwhile knows better, even if nobody has it now: a save by a former holder changes nothing.
+if current ~= holder and (tonumber(ends) > now or text and ARGV[6] ~= '') then
   return {'OK', 'taken', position, state, epoch, seq}
 end
-if ARGV[6] ~= '' and (current == holder or not text) then position, saved, state = ARGV[6], now, ARGV[7] end
+if ARGV[6] ~= '' then position, saved, state = ARGV[6], now, ARGV[7] end
 redis.call('HSET', consumers_key, name, table.concat({holder, hold > 0 and now + hold or 0, saved, position, state}, ' '))
 if meta[1] then
   redis.call('PERSIST', consumers_key) -- it may be what an obliterated queue left behind

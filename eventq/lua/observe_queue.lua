@@ -12,7 +12,7 @@ local meta_key, jobs_key, runs_key, wait_key, prioritized_key, delayed_key = KEY
 local events_key, workers_key, schedules_key, slots_key, totals_key = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 -- include: clock
 -- include: layout
-local ENDS, PRIORITIES, RECORDS_BYTES = 20, 32, 1048576
+local ENDS, MOST_HOLES, PRIORITIES, RECORDS_BYTES = 20, 2000, 32, 1048576
 local meta = redis.call('HMGET', meta_key, 'epoch', 'seq', 'paused', 'holes', 'busy_ms')
 
 local function ms_of(entry)
@@ -38,7 +38,11 @@ local function oldest(ids, state)
 end
 
 -- The head of the line is the oldest, but for jobs that came back to it; of last-in-first-out ones it is the tail.
-local head = oldest(redis.call('LRANGE', wait_key, 0, ENDS - 1), 'waiting')
+local length, head, at, page = redis.call('LLEN', wait_key), -1, 0, ENDS
+while head < 0 and at < length and at < MOST_HOLES do
+  head = oldest(redis.call('LRANGE', wait_key, at, at + page - 1), 'waiting')
+  at, page = at + page, 100
+end
 local tail = oldest(redis.call('LRANGE', wait_key, -ENDS, -1), 'waiting')
 local since = {head < 0 and tail or tail < 0 and head or math.min(head, tail)}
 -- Each priority is a line of its own.
@@ -54,7 +58,7 @@ local due = redis.call('ZRANGE', delayed_key, 0, 0, 'WITHSCORES')[2]
 due = due and math.floor(tonumber(due))
 since[3] = due and due < now and due or -1
 
-local counts = {redis.call('LLEN', wait_key) - (tonumber(meta[4]) or 0)}
+local counts = {length - (tonumber(meta[4]) or 0)}
 for index = 5, 10 do counts[#counts + 1] = redis.call('ZCARD', KEYS[index]) end
 -- One member of leases is no job.
 counts[4] = math.max(0, counts[4] - 1)

@@ -14,10 +14,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
 from eventq import ConfigurationError, EventqError, Follower, __version__
-from eventq_prometheus.catalogue import CATALOGUE
 from eventq_prometheus.tally import MOST_NAMES, Tally
-from eventq_prometheus.timing import Timing
-from eventq_prometheus.views import QueueView, Sheet
+from eventq_prometheus.timing import Timing, Warnings
+from eventq_prometheus.views import QueueView, Sheet, series_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,6 +39,9 @@ CONSUMER: Final = "prometheus"
 #: Seconds that one scrape may spend on Redis, and the part of it after which Redis counts as away.
 BUDGET: Final = 5.0
 _PING_SHARE: Final = 0.4
+_LOOK_SHARE: Final = 0.9
+#: Queues that are gone and still shown, the latest ones.
+MOST_GONE: Final = 100
 #: Seconds between two comparisons of what was counted with what the queues counted, and after a loss.
 _COMPARE_EVERY: Final = 10.0
 _COMPARE_SOON: Final = 0.2
@@ -94,6 +96,7 @@ class PrometheusExporter(Collector):
         self._up = False
         self._ping_seconds = math.nan
         self._checkpoint = 0.0
+        self._warnings = Warnings(log)
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._comparing: asyncio.Task[None] | None = None
@@ -150,7 +153,7 @@ class PrometheusExporter(Collector):
     @property
     def series(self) -> tuple[int, int]:
         """About how many series there are now, and how many there can be at most with the queues of now."""
-        per_queue, per_name = _series(self._by_name)
+        per_queue, per_name = series_of(self._by_name)
         names = sum(tally.names for tally in self._tallies.values())
         queues = len(self._tallies)
         return queues * per_queue + names * per_name, queues * (per_queue + MOST_NAMES * per_name)
@@ -205,23 +208,32 @@ class PrometheusExporter(Collector):
             self._ping_seconds, self._up = time.perf_counter() - began, True
         except (TimeoutError, EventqError):
             return
+        names = set(self._follower.queues)
+        done: dict[str, set[str]] = {"queues": set(), "save": set()}
+        try:
+            async with asyncio.timeout(max(0.1, (deadline - time.monotonic()) * _LOOK_SHARE)):
+                await self._follower.for_each(lambda name: self._look(name, done))
+        finally:
+            for name, part in self._parts.items():
+                part.is_done = done[name] >= names
+
+    async def _look(self, name: str, done: dict[str, set[str]]) -> None:
+        """Read how a queue is, and save what is counted of it."""
         began = time.perf_counter()
-        await self._observe_all()
-        self._parts["queues"] = _Part(time.perf_counter() - began, is_done=True)
+        state = await self._observe(name)
+        view, followed = self._shown.get(name), self._follower.queues.get(name)
+        if state is not None and view is not None and followed is not None:
+            self._shown[name] = QueueView(view.saved, view.spreads, state, followed.seq)
+            done["queues"].add(name)
+        self._parts["queues"].seconds += time.perf_counter() - began
         began = time.perf_counter()
-        for name in list(self._follower.queues):
+        try:
             with self._timing.of("save"):
                 await self._follower.save(name)
-        self._parts["save"] = _Part(time.perf_counter() - began, is_done=True)
-
-    async def _observe_all(self) -> None:
-        for name in list(self._follower.queues):
-            state = await self._observe(name)
-            if state is not None:
-                view = self._shown.get(name)
-                followed = self._follower.queues.get(name)
-                if view is not None and followed is not None:
-                    self._shown[name] = QueueView(view.saved, view.spreads, state, followed.seq)
+            done["save"].add(name)
+        except EventqError as error:  # Redis takes no writes: what was saved before is shown
+            self._warnings.say(f"queue {name}: nothing can be saved: {error}")
+        self._parts["save"].seconds += time.perf_counter() - began
 
     async def _observe(self, name: str) -> QueueState | None:
         """Read how a queue is, and compare; None for one that was given up or cannot be read."""
@@ -240,7 +252,8 @@ class PrometheusExporter(Collector):
     def sheet(self, *, zeroes: bool) -> Sheet:
         """Return what there is to show. zeroes: series that no scrape has seen are shown at 0; see `seen`."""
         sheet = Sheet(zeroes=zeroes, per_worker=self._per_worker, by_name=self._by_name)
-        for name in sorted(self._shown):
+        # Whoever stands by shows no queue, or it would be added up with what the other process shows.
+        for name in sorted(self._shown) if self._follower.is_leading else ():
             sheet.queue(name, self._shown[name])
         self._own(sheet)
         return sheet
@@ -287,6 +300,9 @@ class PrometheusExporter(Collector):
 
     def restored(self, queue: str, state: str) -> None:
         """Take up what was saved."""
+        if not state and queue in self._shown:
+            # It was gone for so long that Redis forgot what was saved: it goes on from what was shown last.
+            state = self._shown.pop(queue).saved.text
         tally = Tally(queue, state, by_name=self._by_name, overflowed=self._overflowed)
         self._tallies[queue] = tally
         tally.seq = self._follower.queues[queue].seq
@@ -325,6 +341,9 @@ class PrometheusExporter(Collector):
         self._handed.pop(queue, None)
         if not self._follower.is_leading:
             self._shown.pop(queue, None)
+        gone = [name for name in self._shown if name not in self._tallies]
+        for name in gone[:-MOST_GONE]:
+            del self._shown[name]
 
     # -- comparing
 
@@ -332,7 +351,10 @@ class PrometheusExporter(Collector):
         """Compare what was counted with what the queues counted: at first, after a loss, and now and then."""
         while True:
             for name in list(self._follower.queues):
-                await self._observe(name)
+                try:
+                    await self._observe(name)
+                except Exception:  # one queue whose numbers cannot be read keeps nobody from the others
+                    log.exception("queue %s cannot be compared", name)
             pause = _COMPARE_EVERY if all(tally.is_based for tally in self._tallies.values()) else _COMPARE_SOON
             self._soon.clear()
             try:
@@ -346,8 +368,7 @@ class PrometheusExporter(Collector):
         self._overflows[label] += 1
 
     def _on_fault(self, error: Exception) -> None:
-        self._up = False
-        log.warning("%s: %s", self.where, error)
+        self._warnings.say(f"{self.where}: {error}")
 
 
 def _is_here(loop: asyncio.AbstractEventLoop) -> bool:
@@ -355,16 +376,3 @@ def _is_here(loop: asyncio.AbstractEventLoop) -> bool:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
         return False
-
-
-def _series(by_name: bool) -> tuple[int, int]:
-    """Return how many series a queue has, and how many more a job name."""
-    per_queue = per_name = 0
-    for metric in CATALOGUE.values():
-        size = (len(metric.buckets) + 3 if metric.buckets else 1) * (3 if "outcome" in metric.labels else 1)
-        size *= 8 if "state" in metric.labels else 1
-        if "job_name" in metric.labels or (by_name and metric.per_name):
-            per_name += size
-        elif "queue" in metric.labels and "worker" not in metric.labels and "scheduler" not in metric.labels:
-            per_queue += size
-    return per_queue, per_name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import html
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
@@ -29,6 +30,8 @@ __all__ = ["Pages", "make_asgi_app", "make_wsgi_app"]
 _TIMEOUT_HEADER: Final = "x-prometheus-scrape-timeout-seconds"
 #: The share of that time that is spent on Redis.
 _SHARE: Final = 0.7
+#: Asked for, and not refused by a weight of 0.
+_GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 _TEXT: Final = "text/plain; charset=utf-8"
 _REASONS: Final = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
@@ -74,7 +77,10 @@ class Pages:
             return Answer(404, _TEXT, b"there are /metrics, /readyz, /livez\n")
         if method not in ("GET", "HEAD"):
             return Answer(405, _TEXT, b"only GET and HEAD\n", {"Allow": "GET, HEAD"})
-        return await page()
+        answer = await page()
+        if method != "GET":
+            answer.sheet = None  # nobody has seen what is in it
+        return answer
 
     def sent(self, answer: Answer) -> None:
         """An answer went out whole."""
@@ -86,11 +92,11 @@ class Pages:
         is_scraper = timeout is not None
         await self._exporter.refresh(BUDGET if timeout is None else min(BUDGET, max(0.2, timeout * _SHARE)))
         sheet = self._exporter.sheet(zeroes=is_scraper)
-        encode, content_type = choose_encoder(headers.get("accept", ""))
+        encode, content_type = _encoder(headers.get("accept", ""))
         wanted = parse_qs(query).get("name[]", [])
         body: bytes = encode(_Registry(sheet, self._process, wanted))
         extra = {"Vary": "Accept, Accept-Encoding"}
-        if "gzip" in headers.get("accept-encoding", ""):
+        if _GZIP.search(headers.get("accept-encoding", "")):
             body = gzip.compress(body, compresslevel=1)  # a scrape is sent once, and a core is worth more than a network
             extra["Content-Encoding"] = "gzip"
         return Answer(200, content_type, body, extra, sheet if is_scraper and not wanted else None)
@@ -142,6 +148,8 @@ def make_asgi_app(exporter: PrometheusExporter) -> Callable[..., Coroutine[Any, 
             scope["method"], scope["path"].removeprefix(root), scope["query_string"].decode("latin-1"), headers, root
         )
         answer = await _on_loop_of(exporter, asked)
+        if answer.sheet is not None and await _hung_up(receive):
+            answer.sheet = None  # what it shows at 0 is shown again
         lines = {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body)), **answer.headers}
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in lines.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": raw})
@@ -152,7 +160,10 @@ def make_asgi_app(exporter: PrometheusExporter) -> Callable[..., Coroutine[Any, 
 
 
 def make_wsgi_app(exporter: PrometheusExporter) -> Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]:
-    """Return a WSGI application. The exporter's loop runs in another thread: see `run_in_thread`."""
+    """Return a WSGI application. The exporter's loop runs in another thread: see `run_in_thread`.
+
+    WSGI does not tell whether whoever asked was still there: a scrape counts as seen when it was answered.
+    """
     pages = Pages(exporter)
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -170,6 +181,22 @@ def make_wsgi_app(exporter: PrometheusExporter) -> Callable[[dict[str, Any], Cal
     return app
 
 
+async def _hung_up(receive: Callable[[], Any]) -> bool:
+    """Whether whoever asked is gone."""
+    waiting = asyncio.ensure_future(receive())
+    try:
+        while True:
+            done, _ = await asyncio.wait([waiting], timeout=0)
+            if not done:
+                return False
+            message = waiting.result()
+            if message["type"] == "http.disconnect":
+                return True
+            waiting = asyncio.ensure_future(receive())
+    finally:
+        waiting.cancel()
+
+
 async def _on_loop_of(exporter: PrometheusExporter, asked: Coroutine[Any, Any, Answer]) -> Answer:
     loop = exporter.loop
     if loop is asyncio.get_running_loop():
@@ -183,6 +210,14 @@ async def _lifespan(receive: Callable[[], Any], send: Callable[[Any], Any]) -> N
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return
+
+
+def _encoder(accept: str) -> tuple[Callable[[Any], bytes], str]:
+    """Return what writes the format that is asked for; plain text for whoever asks for what there is none of."""
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        return choose_encoder("")
 
 
 def _seconds(text: str | None) -> float | None:

@@ -22,8 +22,8 @@ class Saved(msgspec.Struct, omit_defaults=True):
     totals: what the queue counts too, by kind and job name; offsets: how far they are ahead of the queue's own column, by which
     they go on after a failover and after an obliterate. is_based: whether they were ever compared. more: what only events tell,
     by kind and job name. errors: by job name and type. plain: by kind, of the queue. events: by kind. missed: by schedule.
-    spreads: by metric and labels. busy_ms, busy_offset: as totals and offsets. by_name: whether spreads are kept by job name.
-    born: groups of series that a scrape has seen at 0.
+    spreads: by metric and labels, for the whole queue and by job name where that was asked for. busy_ms, busy_offset: as totals
+    and offsets. born: groups of series that a scrape has seen at 0.
     """
 
     layout: int = LAYOUT
@@ -38,7 +38,6 @@ class Saved(msgspec.Struct, omit_defaults=True):
     spreads: dict[str, dict[str, Spread]] = {}
     busy_ms: int = 0
     busy_offset: int = 0
-    by_name: bool = False
     born: set[str] = set()
 
     @property

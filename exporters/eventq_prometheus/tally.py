@@ -54,7 +54,6 @@ class Tally:
         self._overflowed = overflowed
         self._saved = _parse(queue, text)
         self._by_name = by_name
-        _convert(self._saved, by_name)
         self._names = {name for counts in self._saved.totals.values() for name in counts} - {OVERFLOW}
         self._types = {kind for types in self._saved.errors.values() for kind in types} - {OVERFLOW}
         self._spreads: dict[str, dict[str, LiveSpread]] = {}
@@ -116,6 +115,8 @@ class Tally:
         """Go on after a gap, or from where the stream went back to."""
         self.seq = event.seq + event.count
         self._pending = None
+        if event.reason == "rollback" and not self.seq:
+            self._begin_epoch()
         if event.count:
             self._plain("undecodable" if event.reason == "undecodable" else "trimmed", event.count)
         if event.undone:
@@ -127,16 +128,13 @@ class Tally:
         A loss leaves us behind: then the queue is right. After a failover it may be behind us: what it forgot did happen, and
         stays counted, as an offset from then on. So no counter ever falls, and none lacks anything.
         """
-        if state.seq >= self.seq:
+        if state.seq >= self.seq and self._pending is None:  # one that is waited for is not put off by the next
             self._pending = state
             self._compare()
 
     def busy(self, busy_ms: int) -> None:
-        """Take the time that slots were in use so far, as the queue counts it."""
-        saved = self._saved
-        if busy_ms + saved.busy_offset < saved.busy_ms:
-            saved.busy_offset = saved.busy_ms - busy_ms
-        saved.busy_ms = busy_ms + saved.busy_offset
+        """Take the time that slots were in use so far, as the queue counts it. What a failover took back, workers say again."""
+        self._saved.busy_ms = max(self._saved.busy_ms, busy_ms + self._saved.busy_offset)
 
     def freeze(self) -> Saved:
         """Return everything as it is now, to be saved and then shown."""
@@ -181,7 +179,7 @@ class Tally:
     def _active(self, facts: list[Facts], batch: EventBatch) -> None:
         self._count("starts", facts)
         for fact in facts:
-            self._of(WAIT, "", fact.name).observe(fact.waited_ms, fact.traceparent, batch.ms)
+            self._observe(WAIT, "", fact, fact.waited_ms, batch.ms)
 
     def _completed(self, facts: list[Facts], batch: EventBatch) -> None:
         self._count("completed", facts)
@@ -190,7 +188,7 @@ class Tally:
     def _retrying(self, facts: list[Facts], batch: EventBatch) -> None:
         self._count("retrying", facts)
         for fact in facts:
-            self._of(RUN, "retried", fact.name).observe(fact.ran_ms, fact.traceparent, batch.ms)
+            self._observe(RUN, "retried", fact, fact.ran_ms, batch.ms)
             self._count_error(fact)
 
     def _failed(self, facts: list[Facts], batch: EventBatch) -> None:
@@ -203,10 +201,9 @@ class Tally:
 
     def _ended(self, facts: list[Facts], outcome: str, ms: int) -> None:
         for fact in facts:
-            name, trace = fact.name, fact.traceparent
-            self._of(RUN, outcome, name).observe(fact.ran_ms, trace, ms)
-            self._of(TOTAL, "", name).observe(fact.total_ms or fact.waited_ms + fact.ran_ms, trace, ms)
-            self._of(ATTEMPTS, "", name).observe(fact.attempt * 1000, trace, ms)
+            self._observe(RUN, outcome, fact, fact.ran_ms, ms)
+            self._observe(TOTAL, "", fact, fact.total_ms or fact.waited_ms + fact.ran_ms, ms)
+            self._observe(ATTEMPTS, "", fact, fact.attempt * 1000, ms)
 
     def _delayed(self, facts: list[Facts], _: EventBatch) -> None:
         # One that was postponed by its processor gave its run back.
@@ -232,12 +229,17 @@ class Tally:
 
     def _obliterated(self, facts: Sequence[Any], _: EventBatch) -> None:
         """Take what the totals of the epoch came to; those of the next one begin at 0."""
-        saved, ended = self._saved, facts[-1].totals
+        ended = facts[-1].totals
         self._mend({field: n for field, n in ended.items() if field != "busy_ms"})
         self.busy(ended.get("busy_ms", 0))
+        self.seq, self._pending = 0, None
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        """Go on from what is counted: the queue's own totals begin at 0."""
+        saved = self._saved
         saved.offsets = {kind: counts.copy() for kind, counts in saved.totals.items()}
         saved.busy_offset = saved.busy_ms
-        self.seq, self._pending = 0, None
 
     # -- counting
 
@@ -262,21 +264,23 @@ class Tally:
             self._saved.plain[what] = self._saved.plain.get(what, 0) + n
 
     def _name(self, name: str) -> str:
-        if name in self._names:
-            return name
-        if len(self._names) < MOST_NAMES and name != OVERFLOW:
+        return name if self._is_listed(name) else self._past_cap("job_name")
+
+    def _is_listed(self, name: str) -> bool:
+        """Whether a name stands for itself; one that is new does while there is room."""
+        if name not in self._names and len(self._names) < MOST_NAMES and name != OVERFLOW:
             self._names.add(name)
-            return name
-        return self._past_cap("job_name")
+        return name in self._names
 
     def _past_cap(self, label: str) -> str:
         self._overflowed(label)
         return OVERFLOW
 
-    def _of(self, metric: str, outcome: str, name: str) -> LiveSpread:
-        if not self._by_name:
-            return self._spread(metric, outcome)
-        return self._spread(metric, f"{outcome} {self._name(name)}")
+    def _observe(self, metric: str, outcome: str, fact: Facts, value: int, ms: int) -> None:
+        """Take a value for the whole queue, and for its job name when asked: either goes on when the other is asked for."""
+        self._spread(metric, outcome).observe(value, fact.traceparent, ms)
+        if self._by_name:
+            self._spread(metric, f"{outcome} {self._name(fact.name)}").observe(value, fact.traceparent, ms)
 
     def _spread(self, metric: str, key: str) -> LiveSpread:
         spreads = self._spreads.get(metric)
@@ -301,27 +305,37 @@ class Tally:
             self._mend(state.totals)
 
     def _is_young(self, state: QueueState) -> bool:
-        return self._first is None or (self._first[0] == 1 and state.now_ms - self._first[1] < _YOUNG_MS)
+        if self._first is None:
+            return state.seq == 0
+        return self._first[0] == 1 and state.now_ms - self._first[1] < _YOUNG_MS
 
     def _mend(self, column: dict[str, int]) -> None:
-        saved = self._saved
-        saved.is_based = True
-        fields = {(kind, name) for kind, counts in saved.totals.items() for name in counts}
-        counted: dict[tuple[str, str], int] = {}
+        """Compare kind by kind and name by name; what the queue lists and we do not, with what we count as the rest."""
+        self._saved.is_based = True
+        counted: dict[str, dict[str, int]] = {}
         for field, n in column.items():
             kind, _, name = field.partition(" ")
             if kind in TOTALS:
-                counted[kind, name] = n
-        for kind, name in fields | counted.keys():
-            n = counted.get((kind, name), 0)
-            mine = saved.totals.setdefault(kind, {}).get(name, 0)
-            expected = n + saved.offsets.get(kind, {}).get(name, 0)
-            if expected > mine:
-                saved.totals[kind][name] = expected
-            elif expected < mine:
-                saved.offsets.setdefault(kind, {})[name] = mine - n
-            if name != OVERFLOW and len(self._names) < MOST_NAMES:
-                self._names.add(name)
+                by_name = counted.setdefault(kind, {})
+                label = name if self._is_listed(name) else OVERFLOW
+                by_name[label] = by_name.get(label, 0) + n
+        for kind in {*counted, *self._saved.totals}:
+            self._mend_kind(self._saved.totals.setdefault(kind, {}), kind, counted.get(kind, {}))
+
+    def _mend_kind(self, mine: dict[str, int], kind: str, counted: dict[str, int]) -> None:
+        offsets = self._saved.offsets.setdefault(kind, {})
+        if counted.get(OVERFLOW):
+            # Past its cap the queue counts some names as the rest that are listed here: they are taken from the rest.
+            apart = [name for name in mine if name not in counted]
+            rest = sum(mine[name] - offsets.get(name, 0) for name in apart)
+            counted = {**counted, **{name: mine[name] - offsets.get(name, 0) for name in apart}}
+            counted[OVERFLOW] = max(0, counted[OVERFLOW] - rest)
+        for name in {*mine, *counted}:
+            expected = counted.get(name, 0) + offsets.get(name, 0)
+            if expected > mine.get(name, 0):
+                mine[name] = expected
+            elif expected < mine.get(name, 0):
+                offsets[name] = mine[name] - counted.get(name, 0)
 
 
 def _add(counts: dict[str, dict[str, int]], kind: str, facts: list[Facts], listed: Callable[[str], str]) -> None:
@@ -339,21 +353,3 @@ def _parse(queue: str, text: str) -> Saved:
     except ValueError as error:
         log.warning("queue %s: what was saved of its metrics cannot be read (%s): they begin anew", queue, error)
         return Saved()
-
-
-def _convert(saved: Saved, by_name: bool) -> None:
-    """Keep histograms as they are asked for now: by name they begin anew, for the whole queue those of the names are added up."""
-    if saved.by_name == by_name:
-        return
-    whole: dict[str, dict[str, Spread]] = {}
-    for metric, spreads in saved.spreads.items():
-        for key, spread in spreads.items():
-            into = whole.setdefault(metric, {})
-            outcome = key.partition(" ")[0] if saved.by_name else key
-            if by_name and CATALOGUE[metric].per_name:
-                continue
-            if outcome in into:
-                into[outcome].add(spread)
-            else:
-                into[outcome] = spread
-    saved.spreads, saved.by_name = whole, by_name

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eventq_prometheus.saved import Saved
     from eventq_prometheus.spread import LiveSpread
 
-__all__ = ["QueueView", "Sheet"]
+__all__ = ["QueueView", "Sheet", "series_of"]
 
 #: Metric -> the kinds of totals that it is the sum of.
 _TOTALS: Final = {
@@ -100,6 +100,10 @@ class Sheet:
     def queue(self, name: str, view: QueueView) -> None:
         """Add everything about one queue."""
         saved = view.saved
+        if view.state is not None:
+            for schedule in view.state.schedules:
+                if schedule.id not in saved.missed:  # a first miss is to be seen as an increase
+                    self.set("eventq_scheduler_missed_runs_total", 0, name, schedule.id)
         self._totals(name, saved)
         self._of_the_queue(name, saved)
         self._spreads(name, view)
@@ -217,3 +221,16 @@ def _exemplar(live: LiveSpread, bucket: int) -> Exemplar | None:
     example = live.examples.get(bucket)
     labels = labels_of(example[0]) if example is not None else None
     return Exemplar(labels, example[1] / 1000, example[2] / 1000) if example is not None and labels else None
+
+
+def series_of(by_name: bool) -> tuple[int, int]:
+    """Return how many series a queue has, and how many more a job name."""
+    per_queue = per_name = 0
+    for metric in CATALOGUE.values():
+        size = (len(metric.buckets) + 3 if metric.buckets else 1) * (3 if "outcome" in metric.labels else 1)
+        size *= 8 if "state" in metric.labels else 1
+        if "job_name" in metric.labels or (by_name and metric.per_name):
+            per_name += size
+        elif "queue" in metric.labels and "worker" not in metric.labels and "scheduler" not in metric.labels:
+            per_queue += size
+    return per_queue, per_name

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import ssl
 from dataclasses import dataclass, field
@@ -69,8 +68,15 @@ def read_web_config(path: Path) -> WebConfig:
     return WebConfig(
         _tls(path, sections.get("tls_server_config")),
         _users(path, sections.get("basic_auth_users")),
-        {name: str(value) for name, value in headers.items()},
+        {name: _header(path, name, value) for name, value in headers.items()},
     )
+
+
+def _header(path: Path, name: str, value: Any) -> str:
+    text = str(value)
+    if not text.isprintable() or not text.isascii():
+        raise ConfigurationError(f"web config {path}: headers: the value of {name} must be printable ASCII on one line")
+    return text
 
 
 def _mapping(path: Path, what: str, told: Any, known: set[str] | frozenset[str]) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def _tls(path: Path, told: Any) -> ssl.SSLContext | None:
 
 
 def _one_of(path: Path, what: str, value: Any, known: Mapping[str, Any]) -> Any:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ConfigurationError(f"web config {path}: {what} {value!r}: must be one of {', '.join(known)}")
     return known[value]
 
@@ -148,7 +154,7 @@ class BasicAuth:
         scheme, _, told = (header or "").partition(" ")
         try:
             name, colon, password = base64.b64decode(told, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no Base64, or no text
             return False
         if scheme.lower() != "basic" or not colon:
             return False

@@ -16,6 +16,7 @@ from eventq import Job, NewJob, Queue, QueueScheduler, Worker
 from eventq_prometheus import PrometheusExporter, run_in_thread
 from eventq_prometheus.catalogue import CATALOGUE, OVERFLOW, Kind
 from eventq_prometheus.serving import bind, parse_listen, serve
+from eventq_prometheus.timing import Warnings
 from eventq_prometheus.web_config import WebConfig
 
 from ..conftest import Clock, MakeServer, WaitUntil
@@ -347,3 +348,72 @@ async def test_many_names_are_one_value(url: str, queue_name: str, wait_until: W
         samples = shown(exporter)
         assert total(samples, "eventq_jobs_added_total", job_name=OVERFLOW) == 200
         assert total(samples, "eventq_label_overflow_total", label="job_name") >= 200
+
+
+async def test_a_queue_that_comes_back_after_its_day_goes_on(
+    url: str, queue_name: str, wait_until: WaitUntil, redis_client: redis.Redis
+) -> None:
+    """Redis forgot what was saved of it: it goes on from what was shown, so no counter falls."""
+    async with Queue(queue_name, url=url) as queue, PrometheusExporter(url=url, queues=[queue_name], hold=HOLD) as exporter:
+
+        async def shows(added: int) -> bool:
+            return total(await refreshed(exporter), "eventq_jobs_added_total") == added
+
+        await queue.add_bulk([NewJob("n", number) for number in range(10)])
+        await wait_until(lambda: shows(10), description="ten jobs")
+        await queue.obliterate()
+        await wait_until(lambda: not exporter._follower.queues, timeout=15, description="the queue is given up")
+        assert await shows(10)
+        redis_client.delete(queue.context.keys["consumers"], queue.context.keys["events"])
+        await queue.add("n")
+        await wait_until(lambda: queue_name in exporter._follower.queues, timeout=10, description="it is followed again")
+        await wait_until(lambda: shows(11), description="eleven")
+
+
+async def test_whoever_stands_by_shows_no_queue_that_went(url: str, queue_name: str, wait_until: WaitUntil) -> None:
+    """What was shown of it is for the process that leads to show."""
+    async with Queue(queue_name, url=url) as queue, PrometheusExporter(url=url, queues=[queue_name], hold=HOLD) as exporter:
+        await queue.add("n")
+        await wait_until(counted(exporter, queue_name, "added"), description="the event")
+        await refreshed(exporter)
+        exporter._follower._stands_by = True
+        assert [series for series in shown(exporter) if ("queue", queue_name) in series[1]] == []
+
+
+async def test_a_server_that_takes_no_writes(make_server: MakeServer, wait_until: WaitUntil) -> None:
+    """Nothing can be saved: what was saved is shown, the part says so, depths are read."""
+    server = make_server()
+    async with Queue("q", url=server.url) as queue, PrometheusExporter(url=server.url, hold=60) as exporter:
+        await queue.add("n")
+        await wait_until(counted(exporter, "q", "added"), description="the event")
+        await refreshed(exporter)
+        with redis.Redis(port=server.port) as client:
+            client.execute_command("ACL", "SETUSER", "default", "-hset")
+            samples = await refreshed(exporter)
+            client.execute_command("ACL", "SETUSER", "default", "+hset")
+        assert total(samples, "eventq_scrape_collector_success", collector="save") == 0
+        assert total(samples, "eventq_scrape_collector_success", collector="queues") == 1
+        assert (total(samples, "eventq_up"), total(samples, "eventq_queue_jobs", state="waiting")) == (1, 1)
+        assert total(samples, "eventq_jobs_added_total") == 1
+        assert total(await refreshed(exporter), "eventq_scrape_collector_success") == 2
+
+
+async def test_a_schedule_that_missed_nothing_is_shown_at_zero(url: str, queue_name: str, wait_until: WaitUntil) -> None:
+    """So that its first miss is an increase."""
+    async with Queue(queue_name, url=url) as queue, PrometheusExporter(url=url, queues=[queue_name]) as exporter:
+        await queue.upsert_schedule("tick", every=3600, name="n")
+
+        async def is_there() -> bool:
+            await exporter.refresh()
+            return [v for (name, _), v in shown(exporter).items() if name == "eventq_scheduler_missed_runs_total"] == [0]
+
+        await wait_until(is_there, description="the schedule")
+
+
+def test_the_same_warning_is_said_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    """An outage says it many times a second."""
+    warnings = Warnings(logging.getLogger("eventq.exporter"))
+    for _ in range(5):
+        warnings.say("away")
+        warnings.say("still away")
+    assert [record.message for record in caplog.records] == ["away", "still away"]

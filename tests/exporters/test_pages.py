@@ -257,6 +257,7 @@ async def test_passwords(url: str, queue_name: str, tmp_path: Path, hashed: str)
             basic(f"bob:{PASSWORD}"),
             basic("ann"),
             {"Authorization": "Basic !"},
+            {"Authorization": "Basic \xe9"},
             {"Authorization": f"Bearer {PASSWORD}"},
         ):
             status, headers, body = await ask(port, "/metrics", wrong)
@@ -315,6 +316,8 @@ async def test_tls(url: str, queue_name: str, tmp_path: Path, certificates: Cert
         ("basic_auth_users: {}", "must map names to bcrypt hashes"),
         ("basic_auth_users: {ann: secret}", "the password of 'ann' is no bcrypt hash"),
         ("http_server_config: {headers: {X-Mine: 1}}", "X-Mine is not supported"),
+        ('http_server_config: {headers: {X-Frame-Options: "a\\nb"}}', "must be printable ASCII on one line"),
+        ("tls_server_config: {cert_file: a, key_file: b, min_version: [TLS12]}", "min_version ['TLS12']: must be one of"),
     ],
 )
 def test_a_bad_web_configuration_is_refused_in_one_line(tmp_path: Path, text: str, words: str) -> None:
@@ -357,3 +360,49 @@ async def test_scrapes_at_the_same_time_share_the_work(url: str, queue_name: str
     async with PrometheusExporter(url=url, queues=[queue_name]) as exporter, serving(exporter) as port:
         answers = await asyncio.gather(*[scrape(port) for _ in range(10)])
         assert [total(samples, "eventq_up") for samples in answers] == [1] * 10
+
+
+async def test_zeroes_that_nobody_received_are_shown_again(url: str, queue_name: str, wait_until: WaitUntil) -> None:
+    """To a scraper that hung up, or that asked for the head alone."""
+    scraper = [(b"x-prometheus-scrape-timeout-seconds", b"10")]
+    async with Queue(queue_name, url=url) as queue, PrometheusExporter(url=url, queues=[queue_name], hold=1) as exporter:
+        await queue.add("n")
+        await wait_until(
+            lambda: queue_name in exporter._tallies and exporter._tallies[queue_name].is_based, description="the totals"
+        )
+        await wait_until(lambda: exporter._tallies[queue_name].freeze().totals, description="the job")
+        app = make_asgi_app(exporter)
+
+        async def gone() -> dict[str, str]:
+            return {"type": "http.disconnect"}
+
+        async def there() -> Any:
+            return await asyncio.get_running_loop().create_future()
+
+        async def added(receive: Any, method: str = "GET") -> float:
+            sent: list[dict[str, Any]] = []
+
+            async def send(message: dict[str, Any]) -> None:
+                sent.append(message)
+
+            scope = {"type": "http", "method": method, "path": "/metrics", "query_string": b"", "headers": scraper}
+            await app(scope, receive, send)
+            return total(read(sent[1]["body"].decode()), "eventq_jobs_added_total")
+
+        await added(there, "HEAD")
+        assert [await added(each) for each in (gone, gone, there, there)] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("headers", "encoding"),
+    [
+        ({"Accept": "application/openmetrics-text;version=x.y"}, None),
+        ({"Accept-Encoding": "gzip;q=0"}, None),
+        ({"Accept-Encoding": "deflate, gzip;q=1.0"}, "gzip"),
+    ],
+)
+async def test_odd_headers_are_answered(url: str, queue_name: str, headers: dict[str, str], encoding: str | None) -> None:
+    """With what there is."""
+    async with PrometheusExporter(url=url, queues=[queue_name]) as exporter, serving(exporter) as port:
+        status, told, _ = await ask(port, "/metrics", headers)
+        assert (status, told.get("content-encoding")) == (200, encoding)

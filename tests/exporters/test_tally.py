@@ -168,9 +168,9 @@ def test_an_epoch_ends_with_its_totals_and_the_next_one_goes_on_from_there() -> 
 
 
 def test_busy_time_never_falls() -> None:
-    """Whatever Redis forgot."""
+    """Whatever Redis forgot: workers say it again, so it is not counted again either."""
     bench = Bench()
-    for told, shown in ((1000, 1000), (400, 1000), (500, 1100)):
+    for told, shown in ((1000, 1000), (400, 1000), (500, 1000), (1100, 1100)):
         bench.tally.busy(told)
         assert bench.saved.busy_ms == shown
 
@@ -241,19 +241,29 @@ def test_totals_are_not_shown_before_they_are_known() -> None:
     assert bench.shown("eventq_jobs_added_total") == 1
 
 
-@pytest.mark.parametrize("before", [False, True])
-def test_histograms_can_be_asked_for_by_name_later_and_not_any_more(before: bool) -> None:
-    """By name they begin anew, under other labels; for the whole queue those of the names are added up."""
-    bench = Bench(by_name=before)
-    bench.feed("active", {"name": "a", "waited_ms": 1}, {"name": "b b", "waited_ms": 2})
-    bench.feed("completed", {"name": "a", "ran_ms": 5}, {"name": "b b", "ran_ms": 6})
-    bench.feed("waiting", {"name": "a", "previous": "delayed", "due_ms": NOW})
-    after = Bench(bench.saved.text, by_name=not before)
-    after.feed("active", {"name": "a", "waited_ms": 4})
-    after.compare(added__a=1)
-    assert after.shown(f"{WAIT}_count") == (3 if before else 1)
-    assert after.shown(f"{RUN}_sum", outcome="completed") == (0.011 if before else 0)
-    assert after.shown(f"{LATENESS}_count") == 1
+def test_histograms_can_be_asked_for_by_name_and_not_any_more() -> None:
+    """Those of the whole queue go on all the while; those by name stand still while nobody asks for them, and never fall."""
+
+    def run(text: str, by_name: bool) -> Bench:
+        bench = Bench(text, by_name=by_name)
+        bench.feed("active", {"name": "a", "waited_ms": 1}, {"name": "b b", "waited_ms": 2})
+        bench.feed("completed", {"name": "a", "ran_ms": 5}, {"name": "b b", "ran_ms": 6})
+        bench.feed("waiting", {"name": "a", "previous": "delayed", "due_ms": NOW})
+        bench.compare(added__a=1)
+        return bench
+
+    whole, text = 0, ""
+    for lives, by_name in enumerate((False, True, False, True), 1):
+        bench = run(text, by_name)
+        text = bench.saved.text
+        if by_name:
+            whole += 2
+            assert bench.shown(f"{WAIT}_count", job_name="b b") == whole / 2
+            assert bench.shown(f"{RUN}_count", outcome="completed") == whole
+        else:
+            assert bench.shown(f"{WAIT}_count") == 2 * lives
+            assert bench.shown(f"{RUN}_sum", outcome="completed") == pytest.approx(0.011 * lives)
+        assert bench.shown(f"{LATENESS}_count") == lives
 
 
 @pytest.mark.parametrize(
@@ -295,3 +305,59 @@ def test_buckets_carry_the_latest_trace() -> None:
 def test_a_trace_that_is_not_kept_is_no_example(text: str) -> None:
     """Unsampled or malformed."""
     assert labels_of(text) is None
+
+
+def test_names_that_change_from_epoch_to_epoch_are_counted_once() -> None:
+    """Past the cap they are the rest, under whatever name the queue lists them; labels stay under the cap."""
+    bench = Bench()
+    for epoch in range(4):
+        names = [f"e{epoch}-{number}" for number in range(MOST_NAMES)]
+        bench.feed("added", *[{"name": name} for name in names])
+        bench.compare(**{f"added__{name}": 1 for name in names})
+        bench.feed("obliterated", {"count": 100, "totals": {f"added {name}": 1 for name in names}})
+    added = bench.saved.totals["added"]
+    assert sum(added.values()) == 4 * MOST_NAMES and len(added) == MOST_NAMES + 1
+    assert added[OVERFLOW] == 3 * MOST_NAMES
+
+
+def test_a_queue_that_is_past_its_cap_before_it_is_followed() -> None:
+    """It counts as the rest what stands under its own name here: once, not twice."""
+    bench = Bench()
+    bench.feed("added", {"name": "late"}, {"name": "late"})
+    column = {f"added__n{number}": 1 for number in range(MOST_NAMES - 1)}
+    bench.compare(**column, added____other__=7)
+    assert sum(bench.saved.totals["added"].values()) == MOST_NAMES - 1 + 7
+    bench.feed("added", {"name": "late"})
+    bench.compare(**column, added____other__=8)
+    assert sum(bench.saved.totals["added"].values()) == MOST_NAMES - 1 + 8
+
+
+def test_an_epoch_that_ends_without_a_word_is_gone_on_from() -> None:
+    """FLUSHALL, and what came first in the new one is lost."""
+    bench = Bench()
+    bench.feed("added", *[{"name": "a"}] * 1000)
+    bench.compare(added__a=1000)
+    bench.tally.busy(500)
+    bench.tally.lost(LostEvent(queue="q", seq=0, count=0, reason="rollback", undone=1000))
+    bench.tally.lost(LostEvent(queue="q", seq=0, count=1990, reason="trimmed"))
+    bench.feed("added", *[{"name": "a"}] * 10)
+    bench.compare(added__a=2000)
+    bench.tally.busy(30)
+    assert (bench.saved.totals["added"], bench.saved.busy_ms) == ({"a": 3000}, 530)
+
+
+def test_a_comparison_that_is_waited_for_is_not_put_off() -> None:
+    """A reader that is always a little behind comes to it all the same."""
+    bench = Bench()
+    for number in range(5):
+        bench.compare(seq=5 + number, added__a=5 + number)
+        bench.feed("added", {"name": "a"})
+    assert bench.tally.is_based and bench.saved.totals == {"added": {"a": 5}}
+
+
+def test_an_old_queue_without_events_is_no_burst() -> None:
+    """Its stream was emptied before anybody followed it."""
+    bench = Bench()
+    bench.tally.seq = 500
+    bench.compare(added__a=1000)
+    assert bench.shown("eventq_jobs_added_total", zeroes=True) == 1000

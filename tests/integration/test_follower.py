@@ -18,6 +18,8 @@ from eventq.commands.upkeep import trim_events
 from eventq.events import EventBatch, LostEvent
 
 from ..conftest import MakeServer, WaitUntil
+from ..servers import ServerKind
+from ..topologies import TestCluster
 
 HOLD = 1.0
 FAR = 10**15
@@ -324,3 +326,107 @@ def _saved(queue: Queue[Any, Any]) -> Any:
         return Position.parse(" ".join(text.split(" ")[3:6])).seq if text else 0
 
     return Verb(("HGET", queue.context.keys["consumers"], "f"), seq)
+
+
+async def test_a_former_holder_changes_nothing_though_nobody_has_the_name(
+    url: str, queue_name: str, wait_until: WaitUntil
+) -> None:
+    """It was suspended while another one took over and ended: what that one saved stays, at the same place too."""
+    first, second = Notes(), Notes()
+    async with Queue(queue_name, url=url) as queue:
+        await fill(queue, 3)
+        async with Follower("f", first, url=url, queues=[queue_name], hold=HOLD) as paused:
+            await wait_until(lambda: first.of(queue_name, "added") == 3, description="events")
+            paused._tasks["attend"].cancel()
+            async with Follower("f", second, url=url, queues=[queue_name], hold=HOLD) as other:
+                await wait_until(lambda: second.of(queue_name, "added") == 3, description="the other one takes over")
+                second.counts[queue_name]["seen"] = 7
+                assert await other.save(queue_name)
+            assert not await paused.save(queue_name)
+            assert (paused.is_leading, first.told[-1]) == (False, ("left", queue_name))
+        async with Follower("f", Notes(), url=url, queues=[queue_name], hold=HOLD) as last:
+            await wait_until(lambda: queue_name in last.queues, description="the name")
+            assert last._sink.counts[queue_name]["seen"] == 7  # type: ignore[attr-defined]
+
+
+async def test_the_last_words_of_many_queues_are_heard(url: str, queue_name: str, wait_until: WaitUntil) -> None:
+    """A queue is given up once its last event was read, however soon it is off the list."""
+    notes = Notes()
+    queues = [Queue(f"{queue_name}-{number}", url=url, tag=queue_name) for number in range(20)]
+    try:
+        async with Follower("f", notes, url=url, hold=HOLD) as follower:
+            for queue in queues:
+                await fill(queue, 3)
+            await wait_until(lambda: len(follower.queues) == 20, timeout=10, description="all are followed")
+            for queue in queues:
+                await fill(queue, 4)
+                await queue.obliterate()
+            await wait_until(lambda: not follower.queues, timeout=15, description="all are given up")
+        assert [notes.of(queue.name, "obliterated") for queue in queues] == [1] * 20
+        lost = sum(event.count for event in notes.losses)
+        assert sum(notes.of(queue.name, "added") for queue in queues) + lost >= 20 * 7
+    finally:
+        for queue in queues:
+            await queue.close()
+
+
+async def test_nothing_is_held_after_closing(url: str, queue_name: str, wait_until: WaitUntil) -> None:
+    """Though somebody saves at the same moment: whoever stands by takes over at once."""
+    notes = Notes()
+    async with Queue(queue_name, url=url) as queue:
+        await fill(queue, 3)
+        follower = await Follower("f", notes, url=url, queues=[queue_name], hold=60).open()
+        await wait_until(lambda: notes.of(queue_name, "added") == 3, description="events")
+        saves = [asyncio.create_task(follower.save(queue_name)) for _ in range(20)]
+        await follower.close()
+        await asyncio.gather(*saves, return_exceptions=True)
+        began = time.monotonic()
+        async with Follower("f", Notes(), url=url, queues=[queue_name], hold=60) as second:
+            assert queue_name in second.queues and time.monotonic() - began < 5
+
+
+async def test_one_stream_that_is_none_keeps_nobody_from_the_others(
+    url: str, queue_name: str, wait_until: WaitUntil, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is left out for a while, with a warning that names it."""
+    notes = Notes()
+    async with Queue(queue_name, url=url) as queue, Queue(f"{queue_name}-b", url=url, tag=queue_name) as broken:
+        await fill(broken, 1)
+        await fill(queue, 1)
+        async with Follower("f", notes, url=url, hold=HOLD) as follower:
+            await wait_until(lambda: len(follower.queues) == 2, description="both are followed")
+            redis_client.delete(broken.context.keys["events"])
+            redis_client.set(broken.context.keys["events"], "no stream")
+            await fill(queue, 5)
+            await wait_until(lambda: notes.of(queue_name, "added") == 6, timeout=15, description="the other one goes on")
+            assert follower.failure is None
+    assert f"events of queue {broken.name} cannot be read" in caplog.text
+
+
+async def test_a_node_that_hangs_holds_up_its_own_queues_alone(server_kind: ServerKind, wait_until: WaitUntil) -> None:
+    """In a Cluster: the queues of the other nodes are read and saved all the while."""
+    with TestCluster(server_kind, node_timeout_ms=60_000) as cluster:
+        names = {cluster.node_of(f"{{q{number}}}").port: f"q{number}" for number in range(40)}
+        hanging, *others = sorted(names.values())
+        notes, queues = Notes(), {name: Queue(name, url=cluster.url) for name in names.values()}
+        async with Follower("f", notes, url=cluster.url, hold=HOLD, queues=list(queues)) as follower:
+            for queue in queues.values():
+                await fill(queue, 3)
+            await wait_until(lambda: len(follower.queues) == len(names), timeout=15, description="all are followed")
+            await wait_until(lambda: all(notes.of(name, "added") == 3 for name in names.values()), description="their events")
+            node = cluster.node_of(f"{{{hanging}}}")
+            node.freeze()
+            try:
+                for name in others:
+                    await fill(queues[name], 5)
+                await wait_until(
+                    lambda: all(notes.of(name, "added") == 8 for name in others), timeout=10, description="the others"
+                )
+                async with asyncio.timeout(5):
+                    assert [await follower.save(name) for name in others] == [True] * len(others)
+            finally:
+                node.thaw()
+            await fill(queues[hanging], 5)
+            await wait_until(lambda: notes.of(hanging, "added") == 8, timeout=20, description="the one that hung")
+        for queue in queues.values():
+            await queue.close()

@@ -166,7 +166,9 @@ def test_a_reader_that_lost_its_name_saves_nothing(lab: Lab) -> None:
     assert not lab.call(late, "one").held
     lab.advance(11)
     back = lab.call(late, "one")
-    assert (back.held, back.position.seq) == (True, 8)
+    assert (back.held, back.position.seq) == (False, 8)
+    again = lab.call(hold_consumer(lab.keys, "billing", "first", 10_000), "one")
+    assert (again.held, again.position.seq) == (True, 8), "it may take the name, and goes on where its successor stopped"
 
 
 def test_a_hold_that_ended_unnoticed_still_saves(lab: Lab) -> None:

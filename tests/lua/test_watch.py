@@ -191,3 +191,13 @@ def test_a_state_is_kept_with_the_position(lab: Lab) -> None:
     lab.advance(11)
     taken = lab.call(hold_consumer(lab.keys, "metrics", "you", 10_000), "two")
     assert (taken.held, taken.state, taken.position) == (True, text, Position("e", "1-0", 1))
+
+
+def test_age_behind_many_holes(lab: Lab) -> None:
+    """Jobs that were removed at the head and at the tail hide nobody's age."""
+    for start in range(0, 600, 200):
+        lab.add(*[new(job_id=f"{number:03}") for number in range(start, start + 200)])
+    lab.advance(9)
+    for gone in (range(300), range(550, 600)):
+        lab.call(remove_jobs(lab.keys, [f"{number:03}" for number in gone]))
+    assert age(lab, JobState.WAITING) == pytest.approx(9, abs=0.5)

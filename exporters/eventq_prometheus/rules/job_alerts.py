@@ -67,13 +67,15 @@ def _burn_slow(settings: RuleSettings) -> Alert:
 
 
 def _failing_low_traffic(settings: RuleSettings) -> Alert:
-    failed, six = settings.series("eventq_jobs_failed_total"), settings.window(SUM_WINDOWS["6h"])
+    failed, finished = settings.series("eventq_jobs_failed_total"), settings.series("eventq_jobs_finished_total")
+    six = settings.window(SUM_WINDOWS["6h"])
     return Alert(
         name="EventqJobsFailingLowTraffic",
-        # increase() extrapolates: three failures may read 2.99.
+        # increase() extrapolates: three failures may read 2.99. Both from the counters: what is recorded begins later.
         expression=(
             f"sum by ({settings.by}, job_name) (increase({failed}[{six}])) >= {number_text(settings.quiet_failures - 0.5)}\n"
-            f"unless on ({settings.by}) {finished_in('6h')} >= {settings.jobs_enough('page_burn_6h')}"
+            f"unless on ({settings.by})\n"
+            f"  sum by ({settings.by}) (increase({finished}[{six}])) >= {settings.jobs_enough('page_burn_6h')}"
         ),
         severity=Severity.warning,
         summary="Several jobs of one name failed in a queue that is too quiet for ratios.",
