@@ -413,7 +413,9 @@ def _cli_page() -> Iterator[str]:
     yield f"# Command line\n\n{_NOTE}\n"
     yield 'Install it with `pip install "eventq[cli]"`; `python -m eventq` is the same as `eventq`.\n'
     group: Any = typer.main.get_command(app)
-    commands = {name: command for name, command in group.commands.items() if not command.hidden}
+    # With those that other packages of this repository bring along.
+    found = {name: group.get_command(None, name) for name in group.list_commands(None)}
+    commands = {name: command for name, command in found.items() if not command.hidden}
     yield "| command | what |\n| --- | --- |"
     yield from (f"| [{name}](#{name}) | {_cell(_first_sentence(each.help))} |" for name, each in commands.items())
     for name, command in commands.items():
