@@ -60,8 +60,8 @@ class QueueState(msgspec.Struct, frozen=True):
 
     seq: number of its last event. oldest_event_ms: of the stream, unread_ms: of what a reader has still to read; None for none.
     since_ms: since when the oldest job of a state has been there: in line (ready; both ends are looked at), delayed (due, if
-    overdue), active (started, as its worker said last). totals: what was ever counted, by kind and job name. busy_ms: how long slots were in use so far, of all
-    workers there ever were.
+    overdue), active (started, as its worker said last). totals: what was ever counted, by kind and job name. busy_ms: how long
+    slots were in use so far, of all workers there ever were.
     """
 
     now_ms: int
