@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DataT = TypeVar("DataT")
 #: Others that were quicker before a change gives up.
-_TRIES: Final = 100
+_TRIES: Final = 1000
 MAX_NEXT_RUNS: Final = 1_000
 MAX_LATE_RUNS: Final = 1_000
 _MAX_LIMIT: Final = 2**53
