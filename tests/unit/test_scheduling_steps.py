@@ -56,7 +56,7 @@ def test_a_change_does_not_go_on_for_ever(what: str) -> None:
     steps: Any = scheduling.upsert(KEYS, ANY, "s", WANTED) if what == "upsert" else scheduling.pause(KEYS, "s")
     next(steps)
     with pytest.raises(EventqError, match="schedule 's': was changed 1000 times by others meanwhile; nothing was changed"):
-        for _ in range(100):
+        for _ in range(1000):
             sent(steps, stored(Standing("w.1", NOW + 5)))
             steps.send("conflict")
 
