@@ -431,7 +431,8 @@ async def test_jobs_know_their_runs(url: str, queue_name: str) -> None:
             raise ValueError
 
     async with Queue(queue_name, url=url) as queue, Recorder(queue) as recorder, Worker(queue, note):
-        first, second = await queue.add("n", attempts=2), await queue.add("n", attempts=2)
+        # In one call: the first one would else be done with both attempts before the second one is there.
+        first, second = await queue.add_bulk([NewJob("n", None, JobOptions(attempts=2)) for _ in range(2)])
         await recorder.wait(CompletedEvent, 2)
         assert [attempt for attempt, _ in seen] == [1, 1, 2, 2]
         fences = [fence for _, fence in seen]
