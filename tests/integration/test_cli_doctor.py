@@ -392,7 +392,13 @@ async def test_latency_and_slow_calls(machine: Machine) -> None:
     """A server that is busy now and then; a call of ours that took long is named, others' are not."""
     await machine.says("latency", "ok", "(p50)")
     with disturbed(machine):
-        await machine.says("latency", "warning", "(p99)")
+        # One look may be over before the server is disturbed: then it looks again.
+        for look in range(10):
+            try:
+                await machine.says("latency", "warning", "(p99)")
+                break
+            except AssertionError:
+                assert look < 9, "ten looks saw nothing"
     await machine.says("slow log", "ok", "none of our calls")
     async with Queue("slow", url=machine.server.url) as queue:
         await queue.add("a")
