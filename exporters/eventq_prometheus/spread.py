@@ -33,11 +33,6 @@ class Spread(msgspec.Struct):
         """Return it as it is now."""
         return Spread(self.counts.copy(), self.sum)
 
-    def add(self, other: Spread) -> None:
-        """Take what another one of the same bounds has seen."""
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
-        self.sum += other.sum
-
 
 #: traceparent, value in thousandths, ms of the event.
 Example = tuple[str, int, int]
