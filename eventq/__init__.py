@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from eventq.backoff import Backoff
 from eventq.commands.watch import QueueState, ScheduleState, WorkerState
+from eventq.current import current_job
 from eventq.errors import (
     BulkAddError,
     ConfigurationError,
@@ -24,9 +25,10 @@ from eventq.errors import (
     ServerRefused,
     Unrecoverable,
 )
-from eventq.followed import FollowerSink
+from eventq.followed import EventBatch, FollowerSink
 from eventq.follower import Follower
 from eventq.job import Job
+from eventq.job_logs import JobLogFilter
 from eventq.job_queue import JobQueue, JobStatus
 from eventq.limits import Limits
 from eventq.options import JobOptions, Keep
@@ -48,6 +50,7 @@ __all__ = [
     "Backoff",
     "BulkAddError",
     "ConfigurationError",
+    "EventBatch",
     "EventStream",
     "EventqError",
     "Follower",
@@ -57,6 +60,7 @@ __all__ = [
     "Job",
     "JobError",
     "JobFailed",
+    "JobLogFilter",
     "JobNotFound",
     "JobOptions",
     "JobQueue",
@@ -85,4 +89,5 @@ __all__ = [
     "Worker",
     "WorkerState",
     "__version__",
+    "current_job",
 ]

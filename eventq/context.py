@@ -13,12 +13,13 @@ from eventq.commands.add import NewRecord
 from eventq.commands.read import register_queue
 from eventq.commands.work import Retention
 from eventq.errors import ConfigurationError, InvalidJob, ServerRefused
-from eventq.ids import new_id
+from eventq.ids import new_id, random_text
 from eventq.keys import QueueKeys, check_job_name
 from eventq.limits import Limits
 from eventq.operations import reading
-from eventq.options import KEEP_COMPLETED, KEEP_FAILED, JobOptions, queue_rule
-from eventq.tracing import trace_fragment
+from eventq.options import KEEP_COMPLETED, KEEP_FAILED, JobOptions, queue_rule, with_baggage
+from eventq.process import service_name
+from eventq.tracing import caller_baggage, caller_fragment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,18 +78,21 @@ class BaseContext(Generic[DataT, ResultT]):
         """The queue's name."""
         return self.keys.name
 
-    def record(self, name: str, data: DataT, options: JobOptions | None, trace: str | None = None) -> NewRecord:
+    def record(self, name: str, data: DataT, options: JobOptions | None) -> NewRecord:
         """Check everything about one job and return what is sent. Raises InvalidJob; nothing is stored."""
+        return self._record(name, data, options, caller_fragment(service_name()), caller_baggage())
+
+    def _record(self, name: str, data: DataT, options: JobOptions | None, trace: str, baggage: str) -> NewRecord:
         if options is not None and not isinstance(options, JobOptions):
             raise InvalidJob(f"options {options!r}: must be JobOptions")
         compiled = (self._defaults if options is None else options.over(self.default_options)).compiled
         return NewRecord(
             compiled.job_id or new_id(),
             check_job_name(name),
-            trace_fragment() if trace is None else trace,
+            f"{trace},{compiled.trace}" if trace and compiled.trace else trace or compiled.trace,
             compiled.header,
             compiled.place,
-            compiled.spec,
+            with_baggage(compiled.spec, baggage) if baggage else compiled.spec,
             self.data.encode(data),
             compiled.job_id is not None,
             compiled,
@@ -96,13 +100,15 @@ class BaseContext(Generic[DataT, ResultT]):
 
     def records(self, jobs: Sequence[NewJob[DataT]]) -> list[NewRecord]:
         """Check many jobs. Raises InvalidJob that says which one it is; nothing is stored."""
-        trace = trace_fragment()
+        trace, baggage = caller_fragment(service_name()), caller_baggage()
+        if trace and len(jobs) > 1:
+            trace = f'{trace},"batch":"{random_text(10)}.{len(jobs)}"'
         records: list[NewRecord] = []
         for index, job in enumerate(jobs):
             if not isinstance(job, NewJob):
                 raise InvalidJob(f"job {index} of {len(jobs)}: {type(job).__name__} is not a NewJob")
             try:
-                records.append(self.record(job.name, job.data, job.options, trace))
+                records.append(self._record(job.name, job.data, job.options, trace, baggage))
             except InvalidJob as error:
                 raise InvalidJob(f"job {index} of {len(jobs)}: {error}; nothing was added") from error
         return records

@@ -5,14 +5,14 @@
 | added | stored; by a schedule: `schedule`, `slot` | job_id, name, state, due, priority, schedule, slot, trace context |
 | duplicated | an own id existed already; nothing was stored | job_id, name |
 | waiting | into line: due, retried by hand | job_id, name, state, previous, due |
-| active | a worker claimed it; `seq` is the run's fence | job_id, name, attempt, worker, waited |
+| active | a worker claimed it; `seq` is the run's fence | job_id, name, attempt, worker, waited, added |
 | progress | updated by its processor | job_id, name, attempt, worker, progress |
 | completed | final | job_id, name, attempt, worker, waited, ran, total, result or result_omitted, trace context |
-| retrying | an attempt failed and will run again | job_id, name, attempt, worker, waited, ran, error, state, due |
+| retrying | an attempt failed and will run again | job_id, name, attempt, worker, waited, ran, error, state, due, trace context |
 | failed | final | job_id, name, attempt, worker, waited, ran, total, error, reason, exhausted, stalls, trace context |
-| released | given back by its worker, uncounted | job_id, name, attempt, worker, ran, state, previous |
+| released | given back by its worker, uncounted | job_id, name, attempt, worker, ran, state, previous, trace context |
 | stalled | its lease ran out; back in line | job_id, name, attempt, worker, ran, stalls, state, previous, trace context |
-| delayed | to run later: by `change_delay`, or postponed | job_id, name, attempt, worker, waited, ran, state, previous, due |
+| delayed | postponed, or by `change_delay` | job_id, name, attempt, worker, waited, ran, state, previous, due, trace context |
 | updated | its data or its priority was changed | job_id, name, what, state, previous, priority |
 | removed | no longer stored, in bulk | job_ids, previous, reason |
 | cleaned | `clean` removed so many of a state, per call it made | count, state |
@@ -22,11 +22,12 @@
 | paused, resumed | the queue | |
 | lost | a reader found a gap; made by the reader | count, reason |
 | error | what is no job's failure: a lost connection or lease, a listener that raised | worker, type, message |
-| worker_started | a worker began to claim | worker, concurrency |
+| worker_started | a worker began to claim | worker, concurrency, resource, processors |
 | worker_stopped | a worker ended in good order | worker |
 
 `waited`, `ran` and `total` are seconds by Redis' clock; `reason` of failed is error, stalled or timeout, of removed: removed,
-retention, cleaned or drained.
+retention, cleaned or drained. Trace context: traceparent, tracestate and service of whoever added the job, with them propagation,
+batch and link (see eventq/spans.py), and of a run what its processor said of its span.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ import msgspec
 
 from eventq.errors import EventqError
 from eventq.records import JobErrorInfo
+
+
+def _moment(ms: int) -> datetime | None:
+    return datetime.fromtimestamp(ms / 1000, UTC) if ms else None
 
 
 class UnreadableEntry(EventqError):
@@ -72,15 +77,24 @@ class _Due(JobEvent, frozen=True, kw_only=True):
     @property
     def due(self) -> datetime | None:
         """When the job may run, None for at once."""
-        return datetime.fromtimestamp(self.due_ms / 1000, UTC) if self.due_ms else None
+        return _moment(self.due_ms)
 
 
-class _Outcome(JobEvent, frozen=True, kw_only=True):
+class _Traced(JobEvent, frozen=True, kw_only=True):
+    traceparent: str = ""
+    tracestate: str = ""
+    service: str = ""
+    propagation: str = ""
+    batch: str = ""
+    link: str = ""
+
+
+class _Outcome(_Traced, frozen=True, kw_only=True):
     worker: str = ""
     waited_ms: int = 0
     ran_ms: int = 0
-    traceparent: str = ""
-    tracestate: str = ""
+    #: What the processor said of its span.
+    span: dict[str, Any] = {}
 
     @property
     def waited(self) -> float:
@@ -108,24 +122,28 @@ class _DueOutcome(_Outcome, frozen=True, kw_only=True):
     @property
     def due(self) -> datetime | None:
         """When it may run again."""
-        return datetime.fromtimestamp(self.due_ms / 1000, UTC) if self.due_ms else None
+        return _moment(self.due_ms)
 
 
-class AddedEvent(_Due, frozen=True, kw_only=True):
+class AddedEvent(_Traced, frozen=True, kw_only=True):
     """A job was stored."""
 
     kind: ClassVar[str] = "added"
+    due_ms: int = 0
     state: str = ""
     priority: int = 0
     schedule: str = ""
     slot_ms: int = 0
-    traceparent: str = ""
-    tracestate: str = ""
+
+    @property
+    def due(self) -> datetime | None:
+        """When the job may run, None for at once."""
+        return _moment(self.due_ms)
 
     @property
     def slot(self) -> datetime | None:
         """Of a job that a schedule made: when it was meant to be."""
-        return datetime.fromtimestamp(self.slot_ms / 1000, UTC) if self.slot_ms else None
+        return _moment(self.slot_ms)
 
 
 class DuplicatedEvent(JobEvent, frozen=True, kw_only=True):
@@ -146,6 +164,12 @@ class ActiveEvent(_Outcome, frozen=True, kw_only=True):
     """A worker claimed a job. `seq` is the fence of this run."""
 
     kind: ClassVar[str] = "active"
+    added_ms: int = 0
+
+    @property
+    def added(self) -> datetime:
+        """When the job was added. Said of one that was delayed or ran before; others are ready at once."""
+        return datetime.fromtimestamp((self.added_ms or self.ms - self.waited_ms) / 1000, UTC)
 
 
 class ProgressEvent(JobEvent, frozen=True, kw_only=True):
@@ -313,11 +337,13 @@ class LostEvent(Event, frozen=True, kw_only=True):
 
 
 class WorkerStartedEvent(Event, frozen=True, kw_only=True):
-    """A worker began to claim."""
+    """A worker began to claim. resource: of its process, as OpenTelemetry has it. processors: its functions by job name."""
 
     kind: ClassVar[str] = "worker_started"
     worker: str = ""
     concurrency: int = 0
+    resource: dict[str, str] = {}
+    processors: dict[str, str] = {}
 
 
 class WorkerStoppedEvent(Event, frozen=True, kw_only=True):
@@ -325,21 +351,6 @@ class WorkerStoppedEvent(Event, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "worker_stopped"
     worker: str = ""
-
-
-class EventBatch(msgspec.Struct, frozen=True, gc=False):
-    """Events of one kind as one entry of the stream has them, for readers that take many at a time.
-
-    `seq` is the number of the first, `facts` a JSON array of their facts. The first `skip` of them were handled before.
-    """
-
-    queue: str
-    kind: str
-    seq: int
-    count: int
-    ms: int
-    facts: str
-    skip: int = 0
 
 
 STREAM_EVENTS: Final[dict[str, type[Event]]] = {

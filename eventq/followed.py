@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
 
 from eventq.client import AsyncRunner
 from eventq.commands.events import hold_consumer, read_streams
 from eventq.commands.watch import observe_queue
 from eventq.errors import EventqError
-from eventq.events import EventBatch, LostEvent
+from eventq.events import LostEvent
 from eventq.operations.following import Cursor, Gap, number, span_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from eventq.client import Server
     from eventq.commands.events import Entry, Hold, Position
@@ -36,14 +38,32 @@ _REFUSED: Final = 1.0
 _REFUSED_PAUSE: Final = 15.0
 
 
+class EventBatch(msgspec.Struct, frozen=True, gc=False):
+    """Events of one kind as one entry of the stream has them, for readers that take many at a time.
+
+    `seq` is the number of the first, `facts` a JSON array of their facts. The first `skip` of them were handled before.
+    """
+
+    queue: str
+    kind: str
+    seq: int
+    count: int
+    ms: int
+    facts: str
+    skip: int = 0
+
+
 class FollowerSink(Protocol):
-    """What is told by a follower. All of it on the event loop, one call at a time; nothing here may await."""
+    """What is told by a follower. All of it on the event loop, one call at a time; only `flush` may await."""
 
     def restored(self, queue: str, state: str) -> None:
         """The queue is ours from here on; `state` is what was saved with the place where reading goes on, '' for nothing."""
 
     def received(self, batch: EventBatch) -> None:
-        """Take the next events of a queue. When it returns they count as handled."""
+        """Take the next events of a queue. They count as handled once `flush` has returned."""
+
+    async def flush(self) -> None:
+        """Make durable elsewhere what was received. Reading waits for it, and the place of these events is not saved before."""
 
     def lost(self, event: LostEvent) -> None:
         """Events are lost, or undone, here."""
@@ -98,6 +118,8 @@ class FollowedQueue:
         self.had_unreadable = False
         #: The sink raised: what it has handled is not known, so nothing is saved any more.
         self.is_broken = False
+        #: Something was received that is not flushed: there is no place to save.
+        self.is_unflushed = False
         self.restored_state = ""
         self._gaps: list[LostEvent] = []
         self._consumer = ""
@@ -158,6 +180,10 @@ class FollowedQueue:
         self._saved, self.saved_at = position, asyncio.get_running_loop().time()
         return True
 
+    async def keep(self, hold_ms: int) -> bool:
+        """Keep the name and leave what is saved as it is; return whether it is still ours."""
+        return (await self._hold(hold_ms)).held
+
     async def observe(self) -> QueueState:
         """Read how the queue is at one moment."""
         return await self.link.calling.run(observe_queue(self.keys, self.cursor.position.entry_id))
@@ -185,7 +211,7 @@ class FollowedQueue:
                 sink.lost(self._lost(taken.gap))
             self.had_unreadable = False
             count = span.last - span.first + 1
-            self.is_broken = True
+            self.is_broken = self.is_unflushed = True
             sink.received(EventBatch(self.name, span.kind, span.first, count, ms, entry.fields["events"], taken.skip))
             self.is_broken = False
             if span.is_end:
@@ -205,12 +231,19 @@ class FollowedQueue:
         return await self.link.calling.run(command)
 
 
-async def pump(link: Link, sink: FollowerSink) -> None:
-    """Read all queues of a link in turn, for ever, and hand what comes to the sink."""
+async def pump(link: Link, sink: FollowerSink, save: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Read all queues of a link in turn, for ever, hand what comes to the sink, and save where it is time to."""
     link.read_at = asyncio.get_running_loop().time()
     while True:
         try:
-            if not await _read(link, sink):
+            has_more = await _read(link, sink)
+            queues = list(link.queues.values())
+            if any(queue.is_unflushed for queue in queues):
+                await sink.flush()
+                for queue in queues:
+                    queue.is_unflushed = False
+                await save()
+            if not has_more:
                 await asyncio.sleep(_GATHER)
         except EventqError:  # what repeating may mend: no permission, a stream that is none
             await _find_refused(link)

@@ -162,6 +162,8 @@ class Follower:
     async def save(self, queue: str) -> bool:
         """Save place and state of a queue in one write, if it is still ours; return whether it was. One round trip.
 
+        False too while what was received is being flushed: then the name is kept and nothing else is written.
+
         Waits while Redis is away: bound it with a timeout. Cancelled, what is saved is either the old or the new, whole.
         """
         followed = self._queues.get(queue)
@@ -194,8 +196,7 @@ class Follower:
     async def _attend(self) -> None:
         """Save what is followed, and follow what is there now and what is not followed yet."""
         now = asyncio.get_running_loop().time()
-        due = [queue for queue in self._queues.values() if now - queue.saved_at >= self._hold_ms / 3000]
-        await self._on_each_link(due, lambda queue: self._save(queue, self._hold_ms))
+        await self._save_due(list(self._queues.values()))
         listed = await self._runner.run_verb(list_queues(self.prefix))
         there = await self._there(listed)
         for name, queue in list(self._queues.items()):
@@ -205,6 +206,11 @@ class Follower:
                 await self._save(queue, 0)
                 await self._drop(name)
         await self._take([name for name in sorted(there) if name not in self._queues], there)
+
+    async def _save_due(self, queues: Sequence[FollowedQueue]) -> None:
+        now = asyncio.get_running_loop().time()
+        due = [queue for queue in queues if now - queue.saved_at >= self._hold_ms / 3000]
+        await self._on_each_link(due, lambda queue: self._save(queue, self._hold_ms))
 
     async def _on_each_link(
         self, queues: Sequence[FollowedQueue], work: Callable[[FollowedQueue], Coroutine[Any, Any, object]]
@@ -278,7 +284,8 @@ class Follower:
         queue.link.queues[queue.name] = queue
         key = queue.link.key
         if key not in self._tasks:
-            self._run(key, pump(queue.link, self._sink))
+            link = queue.link
+            self._run(key, pump(link, self._sink, lambda: self._save_due(list(link.queues.values()))))
 
     def _run(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks[key] = task = asyncio.create_task(work, name=f"eventq-follower {key}")
@@ -303,7 +310,10 @@ class Follower:
             # Once it closes nothing is held again.
             if self._queues.get(queue.name) is not queue or queue.is_broken or (self._is_closing and hold_ms):
                 return False
-            if await queue.save(self._sink.state(queue.name), hold_ms):
+            if queue.is_unflushed:
+                if await queue.keep(hold_ms):
+                    return False
+            elif await queue.save(self._sink.state(queue.name), hold_ms):
                 self._sink.saved(queue.name)
                 return True
             # Another process took over while this one was away: it has everything, or will have it.

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Final, TypedDict
+from typing import Final, Literal, TypedDict
 
 import msgspec
 
@@ -17,6 +17,7 @@ from eventq.durations import to_epoch_ms, to_ms
 from eventq.errors import InvalidJob
 from eventq.keys import check_own_id
 from eventq.limits import MAX_ATTEMPTS, MAX_PRIORITY
+from eventq.spans import PROPAGATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ KEEP_COMPLETED: Final = Keep(count=10_000, age=timedelta(days=1))
 KEEP_FAILED: Final = Keep(count=10_000, age=timedelta(days=14))
 
 Retention = bool | int | Keep
+Propagation = Literal["auto", "parent", "link", "none"]
 
 
 class OptionArguments(TypedDict, total=False):
@@ -56,6 +58,7 @@ class OptionArguments(TypedDict, total=False):
     remove_on_fail: Retention | None
     timeout: float | timedelta | None
     max_starts: int | None
+    propagation: Propagation | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,8 @@ class JobOptions:
     before 2. lifo: goes to the head of the line. job_id: an id of your own; one that exists already is not added again.
     remove_on_complete, remove_on_fail: True removes at once, False keeps, a number keeps so many, `Keep` adds an age.
     timeout: seconds one run may take. max_starts: how often it may be started before postponing itself once more fails it.
+    propagation: how its runs relate to the trace it was added in: `parent` (part of it), `link` (a trace of their own that points
+    to it), `none` (a trace of their own), `auto` (parent for a young job, else link).
     """
 
     delay: float | timedelta | None = None
@@ -80,6 +85,7 @@ class JobOptions:
     remove_on_fail: Retention | None = None
     timeout: float | timedelta | None = None
     max_starts: int | None = None
+    propagation: Propagation | None = None
     #: What is sent, made once and with it every check.
     compiled: CompiledOptions = field(init=False, repr=False, compare=False)
 
@@ -125,11 +131,13 @@ class Spec(msgspec.Struct, omit_defaults=True, frozen=True):
     remove_on_fail: str = ""
     timeout_ms: int = 0
     max_starts: int = 0
+    #: The baggage of whoever added the job, as its W3C header says it.
+    baggage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledOptions:
-    """Options as they travel: place in line, header fields, spec text ('' when all is default), own id."""
+    """Options as they travel: place in line, header fields, spec text ('' when all is default), own id, trace fragment."""
 
     place: str
     header: str
@@ -138,6 +146,7 @@ class CompiledOptions:
     options: Spec
     priority: int
     flags: str
+    trace: str
 
     def due_ms(self, added_ms: int) -> int:
         """Return when a job that was stored then is due, 0 for at once; also where nobody knows when it was stored (0)."""
@@ -145,6 +154,11 @@ class CompiledOptions:
             return 0
         due = int(self.place[1:]) + (added_ms if self.place[0] == "+" else 0) if self.place else 0
         return due if due > added_ms else 0
+
+
+def with_baggage(spec: str, baggage: str) -> str:
+    """Return a spec's text with this baggage in it."""
+    return f'{spec[:-1]},"baggage":{baggage}}}' if spec else f'{{"baggage":{baggage}}}'
 
 
 _DEFAULT_SPEC: Final = Spec()
@@ -187,6 +201,7 @@ def _compile(options: JobOptions) -> CompiledOptions:
         options=spec,
         priority=priority,
         flags="l" if options.lifo else "",
+        trace=_propagation(options.propagation),
     )
 
 
@@ -194,6 +209,12 @@ def _backoff(value: Backoff | float | timedelta | None) -> Backoff | None:
     if value is None or isinstance(value, Backoff):
         return value
     return Backoff("fixed", to_ms("backoff", value))
+
+
+def _propagation(value: object) -> str:
+    if value is not None and value not in PROPAGATIONS:
+        raise InvalidJob(f"propagation {value!r}: must be one of {', '.join(PROPAGATIONS)}")
+    return "" if value in (None, "auto") else f'"propagation":"{value}"'
 
 
 def retention_rule(what: str, value: Retention | None) -> str:

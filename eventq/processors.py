@@ -34,12 +34,25 @@ class Processors:
         """Whether threads are needed."""
         return any(not is_async for _, is_async in [*self._by_name.values(), *([self._one] if self._one else [])])
 
+    @property
+    def functions(self) -> dict[str, str]:
+        """The fully qualified name of what runs a job, by job name; '' is every name. A hundred at most."""
+        named = {"": self._one} if self._one else self._by_name
+        return {name: _full_name(entry[0]) for name, entry in list(named.items())[:100]}
+
     def find(self, name: str) -> tuple[Callable[[Any], Any], bool]:
         """Return the function and whether it is async. Raises UnknownJobName."""
         entry = self._one or self._by_name.get(name)
         if entry is None:
             raise UnknownJobName(f"no processor for job name {name!r} on this worker; it has: {', '.join(self._by_name)}")
         return entry
+
+
+def _full_name(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"[:256]
 
 
 def _entry(function: Any) -> tuple[Callable[[Any], Any], bool]:

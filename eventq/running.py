@@ -18,6 +18,7 @@ from eventq.outcome import TimedOut, TooManyStarts, Verdict, completed, failed, 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from eventq.capture import CapturingSpan
     from eventq.commands.work import Claimed
     from eventq.context import QueueContext
     from eventq.job import Job
@@ -34,7 +35,7 @@ class Running:
 
     __slots__ = (
         "attempt", "began", "claimed", "deadline", "ended", "has_begun", "identity", "in_thread", "is_last_chance", "is_settling",
-        "job", "progress", "progress_at", "progress_timer", "record", "slot_held", "stop_renewing", "task",
+        "job", "progress", "progress_at", "progress_timer", "record", "slot_held", "span", "stop_renewing", "task",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, record: Record, attempt: int, worker: str) -> None:
@@ -43,6 +44,8 @@ class Running:
         self.attempt = attempt
         self.identity = identity(record.name, attempt, worker)
         self.job: Job[Any, Any] | None = None
+        #: Current while the processor runs, where somebody may want it.
+        self.span: CapturingSpan | None = None
         self.task: asyncio.Task[None] | None = None
         self.ended = ""
         self.has_begun = False
@@ -61,12 +64,14 @@ class Running:
     @property
     def held(self) -> Held:
         """Return the run as renewals and releases name it."""
-        return Held(self.claimed.id, self.claimed.token, self.identity)
+        trace = f",{self.record.trace}" if self.record.trace else ""
+        return Held(self.claimed.id, self.claimed.token, self.identity + trace)
 
     def outcome(self, verdict: Verdict) -> Outcome:
         """Return the outcome as it is sent."""
-        is_final = verdict.word not in ("retry", "postpone")
-        trace = f",{self.record.trace}" if self.record.trace and is_final else ""
+        trace = f",{self.record.trace}" if self.record.trace else ""
+        if self.span is not None and (said := self.span.captured(verdict.error.traceback if verdict.error else "")):
+            trace = f"{trace},{said}"
         return Outcome(
             self.claimed.id,
             self.claimed.token,

@@ -8,8 +8,10 @@ from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from eventq.capture import CapturingSpan
 from eventq.client import boot_time
 from eventq.commands.work import ProgressUpdate
+from eventq.current import enter
 from eventq.errors import EventqError, InvalidJob
 from eventq.events import ErrorEvent, Event, make_event
 from eventq.job import Job
@@ -22,6 +24,7 @@ from eventq.records import NEVER_RUN, Record, Run, parse_record, parse_run
 from eventq.running import Running, decide, in_order, lease_lost, perform, succeeded, unconfirmed
 from eventq.states import JobState
 from eventq.threads import ThreadPool
+from eventq.tracing import is_recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +60,8 @@ class Runs:
         self._strategies = strategies
         self._listeners = listeners
         self._max_stalls = max_stalls
+        # Without an SDK nobody has a use for the span of a job that carries no trace.
+        self._records_spans = is_recording()
         self._threads = ThreadPool(f"eventq-{context.name}") if processors.any_plain else None
         # One bound method for all: a closure per job would make a cycle that only the garbage collector ends.
         self._reporter = self._progress
@@ -73,6 +78,11 @@ class Runs:
         self.slot_freed: Callable[[], None]
         self.give_back: Callable[[Sequence[Held]], None]
         self.tell: Callable[[str, dict[str, Any]], None]
+
+    @property
+    def functions(self) -> dict[str, str]:
+        """What runs jobs here, by job name."""
+        return self._processors.functions
 
     def start(self, claimed: Claimed, deadline: float, arrived: float) -> None:
         """Begin a run whose claim came in at `arrived` and is surely ours until `deadline` (boot time).
@@ -102,6 +112,8 @@ class Runs:
         running.job = Job(
             self._context, claimed.id, record, data, run, fence=claimed.fence, token=claimed.token, report=self._reporter
         )
+        if record.trace or self._records_spans:
+            running.span = CapturingSpan(self._context.name, claimed.id, record, claimed.fence, run.started_ms)
         if claimed.run:
             # The answer of a call that was repeated may be an old one: then the lease began when the run did.
             deadline -= (claimed.started_ms - run.started_ms) / 1000
@@ -212,6 +224,7 @@ class Runs:
     async def _run(self, running: Running, function: Callable[[Any], Any], threads: ThreadPool | None) -> None:
         value, error = None, None
         running.has_begun = True
+        enter(running)
         try:
             if threads is None and not running.record.spec.timeout_ms:
                 # The usual case, without a layer in between.
@@ -334,6 +347,7 @@ class Runs:
             "waited_ms": max(0, started - ready),
             "ran_ms": max(0, now_ms - started) if kind != "active" else 0,
             "total_ms": self._total(running, now_ms),
+            "added_ms": running.record.added_ms,
         }
         return make_event(kind, self._context.name, 0, now_ms or started, facts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Generic
+from typing import TYPE_CHECKING, Any, Final, Generic, cast
 
 import msgspec
 from typing_extensions import TypeVar
@@ -14,10 +14,11 @@ from eventq.errors import InvalidJob
 from eventq.options import JobOptions, Keep, parse_spec
 from eventq.records import UnreadableRecord
 from eventq.slots import Definition
+from eventq.spans import facts_of
 
 if TYPE_CHECKING:
     from eventq.codec import Codec
-    from eventq.options import Retention
+    from eventq.options import Propagation, Retention
     from eventq.slots import Plan
 
 DataT = TypeVar("DataT", default=Any)
@@ -167,6 +168,7 @@ def _options_of(definition: Definition) -> JobOptions:
         remove_on_fail=_retention_of(spec.remove_on_fail),
         timeout=spec.timeout_ms / 1000 if spec.timeout_ms else None,
         max_starts=spec.max_starts or None,
+        propagation=cast("Propagation", facts_of(definition.trace).propagation or None),
     )
 
 

@@ -27,7 +27,7 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What a schedule is to do, stored as JSON. Lua never reads it; defaults are left out. Times in ms, 0 for none.
 
     anchor_ms: where slots begin: the start that was given, or the moment of the first upsert. header, spec: a job's options as
-    add_jobs takes them. missed: once, skip, or how many.
+    add_jobs takes them. missed: once, skip, or how many. trace: the trace fragment of its jobs.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     spec: str = ""
     data: msgspec.Raw = msgspec.Raw(b"null")
     missed: str | int = "once"
+    trace: str = ""
 
     @property
     def rule(self) -> tuple[int, str, str, int]:

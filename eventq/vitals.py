@@ -12,6 +12,7 @@ from eventq.client import boot_time
 from eventq.codec import encode_json
 from eventq.commands.watch import Vital, report_worker
 from eventq.ids import random_text
+from eventq.process import resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,14 @@ class Vitals:
         self._slots = slots
         self._incarnation = random_text(12)
         self._counted_ms = 0
-        self._facts = encode_json({"version": _version(), "host": platform.node(), "pid": os.getpid()}, "worker")
+        facts = {"version": _version(), "host": platform.node(), "pid": os.getpid()}
+        self._about = {"resource": resource(), "processors": runs.functions}
+        self._facts = encode_json(facts | self._about, "worker")
+
+    @property
+    def introduction(self) -> dict[str, Any]:
+        """What a worker says when it starts. It says it again with every report, for readers that come later."""
+        return {"worker": self._name, "concurrency": self._slots(), **self._about}
 
     def report(self) -> Command[int]:
         """Return the call that says how things stand."""

@@ -171,7 +171,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
         self._waker.start(self.name)
         self._fence.start()
         self._lanes.look()
-        facts: dict[str, Any] = {"worker": self.name, "concurrency": self._concurrency}
+        facts = self._vitals.introduction
         self.listeners.send(WorkerStartedEvent(queue=self._context.name, **facts))
         self._reporter.tell("worker_started", facts)
 

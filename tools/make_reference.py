@@ -67,10 +67,12 @@ JOB_DEFAULTS: Final = {
     "remove_on_fail": f"`{KEEP_FAILED!r}`",
     "timeout": "none",
     "max_starts": "none",
+    "propagation": "auto",
 }
 
 #: What the facts of events mean; units are in their names.
 FIELDS: Final = {
+    "added_ms": "of a job that was delayed or ran before: when it was added. `added` says it always, as a datetime",
     "attempt": "which attempt, from 1",
     "concurrency": "how many jobs it runs at once",
     "count": "how many",
@@ -87,15 +89,18 @@ FIELDS: Final = {
     "policy": "what is done about them: once, skip or a number",
     "previous": "the state before",
     "priority": "the job's priority, 0 for none",
+    "processors": "the full names of its functions by job name, the empty name for all",
     "progress": "a number or a JSON object",
     "ran_ms": "from started to now, in ms. `ran` is the same in seconds",
     "reason of failed": "error, stalled or timeout",
     "reason of lost": "trimmed or rollback",
     "reason of removed": "removed, retention, cleaned or drained",
+    "resource": "what OpenTelemetry is told of its process, such as `service.name`",
     "result": "what the processor returned, if it is small",
     "result_omitted": "whether there is a result that was too large to ride along",
     "schedule": "the schedule that made the job, empty for none",
     "schedule_id": "the schedule's id",
+    "service": "the `service.name` of whoever added the job; empty for none",
     "slot_ms": "the time of the schedule's slot, in ms since the epoch; 0 for none",
     "stalls": "how often the job has lost its worker",
     "state": "the state after",
@@ -216,7 +221,7 @@ def _facts_of_kinds() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for row in re.findall(r"^\| (.*) ?\|$", catalogue.__doc__ or "", re.MULTILINE)[2:]:
         kinds, _, facts = (cell.strip() for cell in row.split("|"))
-        words = re.split(r", | or ", facts.replace("trace context", "traceparent, tracestate")) if facts else []
+        words = re.split(r", | or ", facts.replace("trace context", "traceparent, tracestate, service")) if facts else []
         for kind in kinds.split(", "):
             cls = catalogue.STREAM_EVENTS.get(kind) or catalogue.LOCAL_EVENTS[kind]
             fields = {field.name for field in msgspec.structs.fields(cls)}
@@ -346,16 +351,17 @@ def _api_page() -> Iterator[str]:
     yield f"# API\n\n{_NOTE}\n"
     yield "Everything is imported from `eventq`. Arguments and their defaults are in [Options](options.md).\n"
     public = {name: getattr(eventq, name) for name in eventq.__all__ if name != "__version__"}
-    errors = {name: each for name, each in public.items() if issubclass(each, Exception)}
+    errors = {name: each for name, each in public.items() if isinstance(each, type) and issubclass(each, Exception)}
     rest = {name: each for name, each in public.items() if name not in errors}
     yield "| name | what |\n| --- | --- |"
     yield from (f"| [{name}](#{name.lower()}) | {_cell(_summary(each))} |" for name, each in rest.items())
     yield "| [Errors](#errors) | what is raised |"
     for name, each in rest.items():
         yield f"\n## {name}\n\n{_doc(each)}\n"
-        if each is eventq.NewJob:
+        if each is eventq.NewJob or not isinstance(each, type):
             yield f"`{name}{_signature(each)}`\n"
-        yield from _members(each)
+        if isinstance(each, type):
+            yield from _members(each)
     yield "\n## Errors\n\n| error | raised |\n| --- | --- |"
     yield from (f"| `{name}`, {_bases(each)} | {_cell(_doc(each))} |" for name, each in errors.items())
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from eventq.cli.text import plain
+from eventq.job_logs import OUTSIDE, JobLogFilter
 
 __all__ = ["LogFormat", "LogLevel", "set_up_logging"]
 
@@ -31,6 +32,7 @@ class LogFormat(StrEnum):
     json = "json"
 
 
+_OUTSIDE: Final = tuple(OUTSIDE.items())
 _OURS: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
 
 
@@ -38,6 +40,7 @@ def set_up_logging(level: LogLevel, form: LogFormat) -> None:
     """Send every record of this level and above to stderr, in place of what the root logger did so far."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form is LogFormat.json else TextFormatter())
+    handler.addFilter(JobLogFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
@@ -55,7 +58,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the object on one line of ASCII."""
-        extras = {key: value for key, value in vars(record).items() if key not in _OURS}
+        extras = {key: value for key, value in vars(record).items() if key not in _OURS and (key, value) not in _OUTSIDE}
         facts: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),

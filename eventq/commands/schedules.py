@@ -67,7 +67,7 @@ def fire_schedule(keys: QueueKeys, schedule: StoredSchedule, plan: Plan, new: St
         head, body, apart = f"{head}d", f"{definition.spec}\n", bytes(definition.data).decode()
     args: list[str | int] = [schedule.id, *_as_read(schedule.standing), new.text]
     args += [plan.missed, plan.first_missed_ms, plan.last_missed_ms, str(definition.missed)]
-    args += ["" if plan.run_ms is None else plan.run_ms, definition.name, head, body, apart]
+    args += ["" if plan.run_ms is None else plan.run_ms, definition.name, head, body, apart, definition.trace]
     return Command(script, script.keys(keys), args, lambda reply: str(reply[1]))
 
 

@@ -17,6 +17,8 @@ from eventq.options import JobOptions
 from eventq.records import UnreadableRecord
 from eventq.schedule import Schedule, Standing, StoredSchedule, definition_text, moment, schedule_of
 from eventq.slots import Definition, due_slots, next_slots
+from eventq.spans import facts_of
+from eventq.tracing import caller_link
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -41,6 +43,8 @@ def upsert(keys: QueueKeys, codec: Codec[DataT], schedule_id: str, wanted: Defin
         read: Schedules = yield get_schedule(keys, schedule_id)
         old = _only(read)
         definition, standing = _change(old, wanted, read.now_ms)
+        if old is not None and is_alike(old.definition, definition):
+            definition = old.definition
         text = definition_text(definition)
         new = StoredSchedule(schedule_id, standing, definition, text)
         if old is not None and (old.text, old.standing) == (text, standing):
@@ -97,6 +101,7 @@ def define(
         spec=compiled.spec,
         data=msgspec.Raw(codec.encode(data).encode()),
         missed=missed,
+        trace=",".join(filter(None, (compiled.trace, caller_link()))),
     )
     if start is not None and end is not None and definition.end_ms < definition.start_ms:
         raise ConfigurationError(f"schedule {schedule_id!r}: end {end!r}: is before start {start!r}")
@@ -175,6 +180,12 @@ def _switch(keys: QueueKeys, schedule_id: str, *, is_paused: bool) -> Steps[None
         if (yield set_schedule(keys, schedule_id, old, new, "")) == "set":
             return
     raise _too_busy(schedule_id)
+
+
+def is_alike(old: Definition, new: Definition) -> bool:
+    """Whether nothing changed but the trace of who says it: the first one stands, so that saying it again changes nothing."""
+    is_said_alike = facts_of(old.trace).propagation == facts_of(new.trace).propagation
+    return is_said_alike and msgspec.structs.replace(old, trace=new.trace) == new
 
 
 def _dropped(old: StoredSchedule | None, definition: Definition, now: int) -> tuple[int, int, int]:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from eventq import QueueState
-    from eventq.events import EventBatch, LostEvent
+    from eventq import EventBatch, QueueState
+    from eventq.events import LostEvent
     from eventq_prometheus.saved import Saved
 
 __all__ = ["BUDGET", "CONSUMER", "PrometheusExporter"]
@@ -322,6 +322,9 @@ class PrometheusExporter(Collector):
         )  # fmt: skip
         self._tallies[event.queue].lost(event)
         self._soon.set()
+
+    async def flush(self) -> None:
+        """Nothing: what is counted is kept with the place, in one write."""
 
     def state(self, queue: str) -> str:
         """Return what is to be saved."""

@@ -16,8 +16,8 @@ from eventq_prometheus.spread import LiveSpread, Spread, thousandths
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from eventq import QueueState
-    from eventq.events import EventBatch, LostEvent
+    from eventq import EventBatch, QueueState
+    from eventq.events import LostEvent
 
 __all__ = ["MOST_NAMES", "MOST_TYPES", "TOTALS", "Tally"]
 

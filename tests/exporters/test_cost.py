@@ -71,7 +71,7 @@ run(main(sys.argv[1], int(sys.argv[2])))
 #: Feeds a tally hostile names and types, and says how the memory grew.
 HOSTILE = """
 import json, sys
-from eventq.events import EventBatch
+from eventq import EventBatch
 from eventq_prometheus.tally import Tally
 
 def rss():

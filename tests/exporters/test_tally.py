@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from eventq import QueueState
-from eventq.events import EventBatch, LostEvent
+from eventq import EventBatch, QueueState
+from eventq.events import LostEvent
 from eventq_prometheus.catalogue import OVERFLOW
 from eventq_prometheus.saved import LAYOUT, Saved, parse_saved
 from eventq_prometheus.spread import labels_of

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import redis
 
-from eventq import ConfigurationError, Follower, NewJob, Queue, QueueUnavailable, Worker
+from eventq import ConfigurationError, EventBatch, Follower, NewJob, Queue, QueueUnavailable, Worker
 from eventq.commands.core import Verb
 from eventq.commands.events import Position
 from eventq.commands.upkeep import trim_events
-from eventq.events import EventBatch, LostEvent
+from eventq.events import LostEvent
 
 from ..conftest import MakeServer, WaitUntil
 from ..servers import ServerKind
@@ -38,6 +38,9 @@ class Notes:
     def restored(self, queue: str, state: str) -> None:
         self.told.append(("restored", queue))
         self.counts[queue] = json.loads(state) if state else {}
+
+    async def flush(self) -> None:
+        """Nothing to do: what is heard is kept with the place."""
 
     def received(self, batch: EventBatch) -> None:
         if self.breaks:

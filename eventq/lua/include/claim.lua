@@ -62,7 +62,7 @@ while not full and size < wanted and not last do
         full, looked = true, index - 1
         break
       end
-      local text, again, attempt = nil, '', by
+      local text, again, attempt, close = nil, '', by, '}'
       local ready = added and (due ~= '' and due or added) or now_text
       name = name or '__other__'
       if run then
@@ -73,13 +73,17 @@ while not full and size < wanted and not last do
       end
       local waited = waits[ready]
       if not waited then
-        waited = '","waited_ms":' .. math.max(0, now - ready) .. '}'
+        waited = '","waited_ms":' .. math.max(0, now - ready)
+        -- Of a clock that was set back.
+        if now - ready < 0 then waited = waited .. ',"added_ms":' .. ready end
         waits[ready] = waited
       end
+      -- Of the others it is when they became ready, which the event says anyway.
+      if added and (run or due ~= '') then close = ',"added_ms":' .. added .. '}' end
       size = size + 1
       ids[size], texts[size * 2 - 1], texts[size * 2] = id, id, text
       deadlines[size * 2 + 1], deadlines[size * 2 + 2] = deadline, id
-      events[size] = '{"job_id":"' .. id .. '","name":"' .. name .. attempt .. waited
+      events[size] = '{"job_id":"' .. id .. '","name":"' .. name .. attempt .. waited .. close
       reply[at + 1], reply[at + 2], reply[at + 3] = id, record, again
       at = at + 3
       starts[name] = (starts[name] or 0) + 1

@@ -1,0 +1,198 @@
+"""The span that is current while a processor runs: it keeps what user code says of it until the outcome takes it along."""
+
+from __future__ import annotations
+
+import time
+import traceback as tracebacks
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, TraceState
+
+from eventq.codec import encode_json
+from eventq.errors import InvalidJob
+from eventq.spans import RunKey, creation_of, facts_of, run_of
+from eventq.tracing import root_sampled
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import Attributes, AttributeValue
+
+    from eventq.records import Record
+
+#: What one run may say: so many attributes, events and links, and bytes of all of them. It travels in an event.
+_ATTRIBUTES: Final = 64
+_EVENTS: Final = 32
+_BYTES: Final = 4096
+_TEXT: Final = 1024
+_STACKTRACE: Final = 4096
+
+
+class CapturingSpan(trace.Span):
+    """A run's span as its processor sees it. Nothing is worked out before somebody asks; the tracer makes the span in the end.
+
+    `set_attribute`, `add_event`, `record_exception`, `add_link`, `set_status` and `update_name` are kept, within bounds (64
+    attributes, 32 events, 4 KiB in all, 1 KiB for one text; what is more is counted as dropped). `end` does nothing: the run ends
+    when its processor does.
+    """
+
+    __slots__ = (
+        "_added_ms", "_attributes", "_began_ns", "_bytes", "_context", "_description", "_dropped", "_events", "_fence", "_job_id",
+        "_links", "_name", "_queue", "_started_ms", "_status", "_trace",
+    )  # fmt: skip
+
+    def __init__(self, queue: str, job_id: str, record: Record, fence: int, started_ms: int) -> None:
+        self._queue = queue
+        self._job_id = job_id
+        self._trace = record.trace
+        self._added_ms = record.added_ms
+        self._fence = fence
+        self._started_ms = started_ms
+        self._began_ns = time.time_ns()
+        self._context: SpanContext | None = None
+        self._bytes = 0
+        self._dropped = 0
+        self._attributes: dict[str, AttributeValue] | None = None
+        self._events: list[tuple[str, int, dict[str, AttributeValue]]] | None = None
+        self._links: list[tuple[str, str, dict[str, AttributeValue]]] | None = None
+        self._name = ""
+        self._status = ""
+        self._description = ""
+
+    def get_span_context(self) -> SpanContext:
+        """Return ids and flags, as the tracer will have them."""
+        if self._context is None:
+            facts = facts_of(self._trace)
+            creation = creation_of(self._queue, self._job_id, self._added_ms, facts)
+            run = RunKey(self._job_id, self._fence, self._started_ms)
+            ids = run_of(creation, facts, run, self._started_ms - self._added_ms)
+            is_sampled = root_sampled(creation.trace_id, f"add {self._queue}") if ids.is_sampled is None else ids.is_sampled
+            flags = TraceFlags(TraceFlags.SAMPLED if is_sampled else TraceFlags.DEFAULT)
+            state = TraceState.from_header([ids.state]) if ids.state else None
+            self._context = SpanContext(ids.trace_id, ids.span_id, is_remote=False, trace_flags=flags, trace_state=state)
+        return self._context
+
+    def is_recording(self) -> bool:
+        """Whether the run is sampled."""
+        return self.get_span_context().trace_flags.sampled
+
+    def set_attribute(self, key: str, value: AttributeValue) -> None:
+        """Keep an attribute."""
+        if self._attributes is None:
+            self._attributes = {}
+        clean = _value(value)
+        is_known = key in self._attributes
+        if not key or clean is None or (not is_known and len(self._attributes) >= _ATTRIBUTES) or not self._fits(key, clean):
+            self._dropped += not is_known
+            return
+        self._attributes[str(key)] = clean
+
+    def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """Keep attributes."""
+        for key, value in attributes.items():
+            self.set_attribute(key, value)
+
+    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+        """Keep an event. timestamp: ns since the epoch, by this machine's clock; None for now."""
+        if self._events is None:
+            self._events = []
+        kept = _attributes_of(attributes)
+        if len(self._events) >= _EVENTS or not self._fits(name, kept):
+            self._dropped += 1
+            return
+        offset = (time.time_ns() if timestamp is None else timestamp) - self._began_ns
+        # An offset from the start, so that the tracer can lay it beside Redis' clock.
+        self._events.append((str(name)[:_TEXT], offset, kept))
+
+    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+        """Keep a link to another span."""
+        if self._links is None:
+            self._links = []
+        kept = _attributes_of(attributes)
+        if len(self._links) >= _EVENTS or not self._fits(" " * 64, kept):
+            self._dropped += 1
+            return
+        self._links.append((f"{context.trace_id:032x}", f"{context.span_id:016x}", kept))
+
+    def record_exception(
+        self, exception: BaseException, attributes: Attributes = None, timestamp: int | None = None, escaped: bool = False
+    ) -> None:
+        """Keep an exception that was handled, as an event. What the processor raises is told by itself."""
+        cls = type(exception)
+        said = {
+            "exception.type": cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}",
+            "exception.message": str(exception),
+            "exception.stacktrace": "".join(tracebacks.format_exception(exception, limit=-5))[-_TEXT:],
+        }
+        self.add_event("exception", {**said, **(attributes or {})}, timestamp)
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        """Keep a status. A failed attempt is an error whatever is said here."""
+        code = status.status_code if isinstance(status, Status) else status
+        self._status = code.name.lower()
+        self._description = ((status.description if isinstance(status, Status) else description) or "")[:_TEXT]
+
+    def update_name(self, name: str) -> None:
+        """Keep another name for the span."""
+        self._name = str(name)[:_TEXT]
+
+    def end(self, end_time: int | None = None) -> None:
+        """Do nothing: the run ends when its processor does."""
+
+    def captured(self, stacktrace: str = "") -> str:
+        """Return what is to travel with the outcome, `"span":{…}`; '' for nothing. stacktrace: of what the processor raised."""
+        said: dict[str, Any] = {}
+        if self._attributes:
+            said["attributes"] = self._attributes.copy()
+        if self._events:
+            said["events"] = self._events.copy()
+        if self._links:
+            said["links"] = self._links.copy()
+        for key, text in (("name", self._name), ("status", self._status), ("description", self._description)):
+            if text:
+                said[key] = text
+        if self._dropped:
+            said["dropped"] = self._dropped
+        if stacktrace:
+            said["stacktrace"] = stacktrace[-_STACKTRACE:]
+        if not said:
+            return ""
+        try:
+            return f'"span":{encode_json(said, "span")}'
+        except InvalidJob:  # a lone surrogate
+            return ""
+
+    def _fits(self, *parts: object) -> bool:
+        size = sum(map(_size, parts))
+        if self._bytes + size > _BYTES:
+            return False
+        self._bytes += size
+        return True
+
+
+def _attributes_of(attributes: Attributes) -> dict[str, AttributeValue]:
+    kept = {str(key)[:_TEXT]: _value(value) for key, value in (attributes or {}).items()}
+    return {key: value for key, value in kept.items() if value is not None}
+
+
+def _value(value: Any) -> AttributeValue | None:
+    """Return what OpenTelemetry allows as an attribute's value, cut to size; None for anything else."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()[:_TEXT]
+    if isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else None
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        items = [_value(item) for item in value[:_ATTRIBUTES]]
+        is_flat = all(isinstance(item, str | bool | int | float) for item in items)
+        return items if is_flat and len({type(item) for item in items}) <= 1 else None
+    return None
+
+
+def _size(part: object) -> int:
+    if isinstance(part, str):
+        return len(part) + 8
+    if isinstance(part, Mapping):
+        return sum(_size(key) + _size(value) for key, value in part.items())
+    return sum(map(_size, part)) if isinstance(part, Sequence) else 8
