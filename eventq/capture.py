@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback as tracebacks
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, TraceState
@@ -184,15 +184,15 @@ def _value(value: Any) -> AttributeValue | None:
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**63 else None
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        items = [_value(item) for item in value[:_ATTRIBUTES]]
+        items = [_value(item) for item in cast("Sequence[object]", value)[:_ATTRIBUTES]]
         is_flat = all(isinstance(item, str | bool | int | float) for item in items)
         return items if is_flat and len({type(item) for item in items}) <= 1 else None
     return None
 
 
-def _size(part: object) -> int:
-    if isinstance(part, str):
-        return len(part) + 8
-    if isinstance(part, Mapping):
-        return sum(_size(key) + _size(value) for key, value in part.items())
-    return sum(map(_size, part)) if isinstance(part, Sequence) else 8
+def _size(part: Any) -> int:
+    if isinstance(part, dict):
+        return sum(_size(key) + _size(value) for key, value in cast("dict[str, Any]", part).items())
+    # What an attribute's value may be: a text, a number, or a list of either.
+    items = cast("list[Any]", part) if isinstance(part, list) else [part]
+    return sum(8 + (len(item) if isinstance(item, str) else 0) for item in items)

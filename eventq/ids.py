@@ -68,6 +68,14 @@ class IdSource:
             return self._now
 
 
+def made_ms(job_id: str) -> int | None:
+    """Return when an id was made (ms since the epoch, by the clock of its process); None for one that was not made here."""
+    try:
+        return int(job_id[:9], 36) if len(job_id) == 20 and job_id.isalnum() else None
+    except ValueError:
+        return None
+
+
 def random_text(length: int) -> str:
     """Return so many random characters of [0-9a-z] from the operating system."""
     return _base36(secrets.randbits(length * 6), length)

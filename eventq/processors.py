@@ -51,7 +51,7 @@ class Processors:
 def _full_name(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
-    named = function if hasattr(function, "__qualname__") else type(function)
+    named: Any = function if hasattr(function, "__qualname__") else cast("Any", type(function))
     return f"{named.__module__}.{named.__qualname__}"[:256]
 
 

@@ -13,6 +13,8 @@ from typing import Final
 
 import msgspec
 
+from eventq.ids import made_ms
+
 #: What is said about the relation between a job's creation and its runs.
 PROPAGATIONS: Final = ("auto", "parent", "link", "none")
 #: Up to this age of the job (ms) its runs join the trace it was created in, if nothing else is said: with a longer one a trace
@@ -20,6 +22,8 @@ PROPAGATIONS: Final = ("auto", "parent", "link", "none")
 MAX_PARENT_AGE_MS: Final = 15 * 60_000
 #: Up to so many jobs of one bulk add have a span each, and their runs join its trace.
 MAX_FAN_OUT: Final = 50
+#: How long an add takes at most: a longer time is a clock that is wrong.
+_LONGEST_ADD_MS: Final = 10_000
 
 
 class TraceFacts(msgspec.Struct, frozen=True, gc=False):
@@ -117,6 +121,12 @@ def queued_of(creation: SpanIds, run: RunKey) -> SpanIds:
     """Return the `queued` span before a run."""
     span_id = _number(8, creation.trace_id, *_parts(run), "queued")
     return msgspec.structs.replace(creation, span_id=span_id, parent_id=creation.span_id)
+
+
+def call_began_ms(job_id: str, added_ms: int) -> int:
+    """Return when `add` was called, by the producer's clock, as an id that was made for it tells; else when it was stored."""
+    made = made_ms(job_id)
+    return made if made is not None and added_ms - _LONGEST_ADD_MS <= made <= added_ms else added_ms
 
 
 def parse_traceparent(text: str) -> SpanIds | None:

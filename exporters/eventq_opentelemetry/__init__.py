@@ -1,8 +1,22 @@
-"""OpenTelemetry traces made from eventq's event stream.
+"""OpenTelemetry traces made from eventq's event streams: every job's life as spans, also of workers that died in the middle.
 
-The tracer will run in a process of its own, follow the events of every queue, and turn each job into spans that join
-the trace of the code that added it. This version holds nothing yet: the package exists so that its name and its
-`[opentelemetry]` extra are settled.
+`eventq tracer` runs it in a process of its own, `StreamTracer` in yours. Install it with `pip install "eventq[opentelemetry]"`.
 """
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eventq_opentelemetry.tracer import StreamTracer
+
+__all__ = ["StreamTracer"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: without the extra the package can still be looked at, and says what is missing.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from eventq_opentelemetry import tracer
+
+    return getattr(tracer, name)

@@ -1,0 +1,103 @@
+"""What a tracer keeps of one queue, saved with its place: runs going on, the last run of jobs that will run again, workers."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from typing import Any, Final
+
+import msgspec
+
+log: Final = logging.getLogger("eventq.tracer")
+
+#: How many are kept at most. A job whose last run is forgotten has no link to it; a worker that is forgotten has no resource.
+PREVIOUS_RUNS: Final = 10_000
+WORKERS: Final = 2_000
+BULKS: Final = 1_000
+
+
+class OpenRun(msgspec.Struct, array_like=True, gc=False):
+    """A run that is going on. progress: (ms, number) of what was reported. is_doubtful: its end may be among lost events."""
+
+    fence: int
+    started_ms: int
+    attempt: int
+    worker: str
+    name: str
+    added_ms: int
+    waited_ms: int
+    progress: list[tuple[int, float]] = []
+    is_doubtful: bool = False
+
+
+class PreviousRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The last run of a job that will run again: ids in hex."""
+
+    trace_id: str
+    span_id: str
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, array_like=True):
+    """What a worker said of itself."""
+
+    resource: dict[str, str] = {}
+    processors: dict[str, str] = {}
+
+
+class Memory(msgspec.Struct):
+    """Of one queue. `version` is of this layout."""
+
+    version: int = 1
+    runs: dict[str, OpenRun] = {}
+    previous: OrderedDict[str, PreviousRun] = msgspec.field(default_factory=OrderedDict)
+    workers: OrderedDict[str, WorkerInfo] = msgspec.field(default_factory=OrderedDict)
+    #: Bulk adds whose span was made.
+    bulks: OrderedDict[str, None] = msgspec.field(default_factory=OrderedDict)
+
+    def remember_run(self, job_id: str, run: PreviousRun) -> None:
+        """Keep the last run of a job."""
+        self.previous[job_id] = run
+        self.previous.move_to_end(job_id)
+        _cut(self.previous, PREVIOUS_RUNS)
+
+    def remember_worker(self, name: str, info: WorkerInfo) -> None:
+        """Keep what a worker said of itself."""
+        self.workers[name] = info
+        self.workers.move_to_end(name)
+        _cut(self.workers, WORKERS)
+
+    def is_new_bulk(self, batch: str) -> bool:
+        """Whether a bulk add was not seen before; it is now."""
+        if batch in self.bulks:
+            return False
+        self.bulks[batch] = None
+        _cut(self.bulks, BULKS)
+        return True
+
+
+def _cut(kept: OrderedDict[str, Any], most: int) -> None:
+    while len(kept) > most:
+        kept.popitem(last=False)
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Memory).decode
+
+
+def memory_text(memory: Memory) -> str:
+    """Return the text that is saved."""
+    return _encode(memory).decode()
+
+
+def memory_of(text: str) -> Memory:
+    """Return what was saved. What cannot be read is begun anew: runs that are going on will have spans without a start."""
+    if not text:
+        return Memory()
+    try:
+        memory = _decode(text)
+        if memory.version != 1:
+            raise ValueError(f"version {memory.version}")
+    except ValueError as error:
+        log.error("what was saved cannot be read and is begun anew: %s", error)
+        return Memory()
+    return memory
