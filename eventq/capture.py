@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback as tracebacks
 from collections.abc import Mapping, Sequence
@@ -80,12 +81,19 @@ class CapturingSpan(trace.Span):
         """Keep an attribute."""
         if self._attributes is None:
             self._attributes = {}
-        clean = _value(value)
-        is_known = key in self._attributes
-        if not key or clean is None or (not is_known and len(self._attributes) >= _ATTRIBUTES) or not self._fits(key, clean):
-            self._dropped += not is_known
+        name, clean = _text(key), _value(value)
+        known = self._attributes.get(name)
+        if not key or clean is None or (known is None and len(self._attributes) >= _ATTRIBUTES):
+            self._dropped += 1
             return
-        self._attributes[str(key)] = clean
+        # A value that is set again and again takes the room of one.
+        freed = 0 if known is None else _size(name) + _size(known)
+        self._bytes -= freed
+        if not self._fits(name, clean):
+            self._bytes += freed
+            self._dropped += 1
+            return
+        self._attributes[name] = clean
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Keep attributes."""
@@ -96,20 +104,20 @@ class CapturingSpan(trace.Span):
         """Keep an event. timestamp: ns since the epoch, by this machine's clock; None for now."""
         if self._events is None:
             self._events = []
-        kept = _attributes_of(attributes)
-        if len(self._events) >= _EVENTS or not self._fits(name, kept):
+        kept, text = self._kept(attributes), _text(name)
+        if len(self._events) >= _EVENTS or not self._fits(text, kept):
             self._dropped += 1
             return
         offset = (time.time_ns() if timestamp is None else timestamp) - self._began_ns
         # An offset from the start, so that the tracer can lay it beside Redis' clock.
-        self._events.append((str(name)[:_TEXT], offset, kept))
+        self._events.append((text, offset, kept))
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         """Keep a link to another span."""
         if self._links is None:
             self._links = []
-        kept = _attributes_of(attributes)
-        if len(self._links) >= _EVENTS or not self._fits(" " * 64, kept):
+        kept = self._kept(attributes)
+        if not context.is_valid or len(self._links) >= _EVENTS or not self._fits(" " * 64, kept):
             self._dropped += 1
             return
         self._links.append((f"{context.trace_id:032x}", f"{context.span_id:016x}", kept))
@@ -127,14 +135,17 @@ class CapturingSpan(trace.Span):
         self.add_event("exception", {**said, **(attributes or {})}, timestamp)
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        """Keep a status. A failed attempt is an error whatever is said here."""
+        """Keep a status: OK is the last word, as OpenTelemetry has it. A failed attempt is an error whatever is said here."""
         code = status.status_code if isinstance(status, Status) else status
+        if code is StatusCode.UNSET or self._status == "ok":
+            return
         self._status = code.name.lower()
-        self._description = ((status.description if isinstance(status, Status) else description) or "")[:_TEXT]
+        said = status.description if isinstance(status, Status) else description
+        self._description = _text(said or "") if code is StatusCode.ERROR else ""
 
     def update_name(self, name: str) -> None:
         """Keep another name for the span."""
-        self._name = str(name)[:_TEXT]
+        self._name = _text(name)
 
     def end(self, end_time: int | None = None) -> None:
         """Do nothing: the run ends when its processor does."""
@@ -154,13 +165,18 @@ class CapturingSpan(trace.Span):
         if self._dropped:
             said["dropped"] = self._dropped
         if stacktrace:
-            said["stacktrace"] = stacktrace[-_STACKTRACE:]
+            said["stacktrace"] = stacktrace.encode("utf-8", "replace")[-_STACKTRACE:].decode("utf-8", "ignore")
         if not said:
             return ""
         try:
             return f'"span":{encode_json(said, "span")}'
         except InvalidJob:  # a lone surrogate
             return ""
+
+    def _kept(self, attributes: Attributes) -> dict[str, AttributeValue]:
+        kept = _attributes_of(attributes)
+        self._dropped += len(attributes or ()) - len(kept)
+        return kept
 
     def _fits(self, *parts: object) -> bool:
         size = sum(map(_size, parts))
@@ -171,18 +187,25 @@ class CapturingSpan(trace.Span):
 
 
 def _attributes_of(attributes: Attributes) -> dict[str, AttributeValue]:
-    kept = {str(key)[:_TEXT]: _value(value) for key, value in (attributes or {}).items()}
+    kept = {_text(key): _value(value) for key, value in (attributes or {}).items()}
     return {key: value for key, value in kept.items() if value is not None}
 
 
+def _text(value: object) -> str:
+    return str(value)[:_TEXT].encode("utf-8", "replace").decode()
+
+
 def _value(value: Any) -> AttributeValue | None:
-    """Return what OpenTelemetry allows as an attribute's value, cut to size; None for anything else."""
+    """Return what OpenTelemetry allows as an attribute's value, cut to size; None for anything else, and what JSON has not."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()[:_TEXT]
-    if isinstance(value, bool | float):
+        return _text(value)
+    if isinstance(value, bool):
         return value
+    # Plain numbers, also of those that are more than that (numpy's): only these can be encoded.
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, int):
-        return value if -(2**63) <= value < 2**63 else None
+        return int(value) if -(2**63) <= value < 2**63 else None
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         items = [_value(item) for item in cast("Sequence[object]", value)[:_ATTRIBUTES]]
         is_flat = all(isinstance(item, str | bool | int | float) for item in items)
@@ -194,5 +217,6 @@ def _size(part: Any) -> int:
     if isinstance(part, dict):
         return sum(_size(key) + _size(value) for key, value in cast("dict[str, Any]", part).items())
     # What an attribute's value may be: a text, a number, or a list of either.
-    items = cast("list[Any]", part) if isinstance(part, list) else [part]
-    return sum(8 + (len(item) if isinstance(item, str) else 0) for item in items)
+    if isinstance(part, list):
+        return sum(map(_size, cast("list[object]", part)))
+    return 8 + (len(part.encode()) if isinstance(part, str) else 0)

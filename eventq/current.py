@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
-from opentelemetry.context import attach
+from opentelemetry.context import Context, attach, get_current
 
 from eventq.tracing import with_baggage
 
@@ -26,6 +26,7 @@ def enter(running: Running) -> None:
     """Make a run the current one of this task, with its span and the baggage it was added with. A task's context ends with it."""
     _current.set(running.job)
     baggage = running.record.spec.baggage
-    if running.span is not None or baggage:
-        context = with_baggage(baggage) if baggage else None
+    # What was current where the worker was started is nothing to its jobs.
+    if running.span is not None or baggage or get_current():
+        context = with_baggage(baggage) if baggage else Context()
         attach(trace.set_span_in_context(running.span or trace.INVALID_SPAN, context))

@@ -54,10 +54,13 @@ class EventBatch(msgspec.Struct, frozen=True, gc=False):
 
 
 class FollowerSink(Protocol):
-    """What is told by a follower. All of it on the event loop, one call at a time; only `flush` may await."""
+    """What is told by a follower. All of it on the event loop, one call at a time; `restored` and `flush` may await."""
 
-    def restored(self, queue: str, state: str) -> None:
-        """The queue is ours from here on; `state` is what was saved with the place where reading goes on, '' for nothing."""
+    async def restored(self, queue: str, state: str) -> None:
+        """The queue is ours from here on; `state` is what was saved with the place where reading goes on, '' for nothing.
+
+        What becomes another state by it is saved before anything is read.
+        """
 
     def received(self, batch: EventBatch) -> None:
         """Take the next events of a queue. They count as handled once `flush` has returned."""

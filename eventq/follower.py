@@ -274,11 +274,15 @@ class Follower:
                 return
         self._stands_by = False
         for queue in taken:
-            self._begin(queue)
+            await self._begin(queue)
 
-    def _begin(self, queue: FollowedQueue) -> None:
+    async def _begin(self, queue: FollowedQueue) -> None:
         self._queues[queue.name] = queue
-        self._sink.restored(queue.name, queue.restored_state)
+        await self._sink.restored(queue.name, queue.restored_state)
+        if self._sink.state(queue.name) != queue.restored_state:
+            await self._save(queue, self._hold_ms)
+        if self._queues.get(queue.name) is not queue:
+            return
         for gap in queue.take_gaps():
             self._sink.lost(gap)
         queue.link.queues[queue.name] = queue

@@ -158,7 +158,8 @@ class CompiledOptions:
 
 def with_baggage(spec: str, baggage: str) -> str:
     """Return a spec's text with this baggage in it."""
-    return f'{spec[:-1]},"baggage":{baggage}}}' if spec else f'{{"baggage":{baggage}}}'
+    text = _encode(baggage).decode()
+    return f'{spec[:-1]},"baggage":{text}}}' if spec else f'{{"baggage":{text}}}'
 
 
 _DEFAULT_SPEC: Final = Spec()

@@ -15,6 +15,8 @@ log: Final = logging.getLogger("eventq.tracer")
 T = TypeVar("T", contravariant=True)
 #: Items of one request, as the SDK's batch processor sends them.
 MOST: Final = 512
+#: So many requests in a row are taken before the next one is twice as large.
+_BEFORE_MORE: Final = 8
 #: Seconds before a request that was not taken is made again: doubled each time, up to the most, less a random part.
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
@@ -31,6 +33,8 @@ class Delivery(Generic[T]):
         self._exporter = exporter
         self._what = what
         self._size = MOST
+        #: Requests of this size that were taken in a row.
+        self._in_a_row = 0
         #: How many were taken, and how many requests were not.
         self.sent = 0
         self.refused = 0
@@ -39,28 +43,39 @@ class Delivery(Generic[T]):
     async def send(self, items: Sequence[T]) -> None:
         """Send all, in order. Returns when they are taken, however long that is.
 
-        A request that is not taken is made again with half as many items: it may be too large. Cancelled, what went out last may
-        have been taken; it is sent again by whoever goes on.
+        A request that is not taken is made again at once with half as many items, for it may be too large, and then with pauses.
+        Cancelled, what went out last may have been taken; it is sent again by whoever goes on.
         """
         at, pause = 0, _FIRST_PAUSE
         while at < len(items):
             batch = items[at : at + self._size]
             if await asyncio.to_thread(self._export, batch):
                 at += len(batch)
-                self.sent += len(batch)
-                self._size = min(MOST, self._size * 2)
                 pause = _FIRST_PAUSE
-                if self.is_down:
-                    self.is_down = False
-                    log.info("%s are taken again", self._what)
-                continue
-            self.refused += 1
-            self._size = max(1, self._size // 2)
-            if not self.is_down:
-                self.is_down = True
-                log.warning("%s are not taken: they are kept where they are, in the stream, and tried again", self._what)
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
-            pause = min(_LONGEST_PAUSE, pause * 2)
+                self._taken(len(batch))
+            elif self._refused():
+                await asyncio.sleep(pause * random.uniform(0.5, 1))
+                pause = min(_LONGEST_PAUSE, pause * 2)
+
+    def _taken(self, number: int) -> None:
+        self.sent += number
+        self._in_a_row += 1
+        if self._in_a_row >= _BEFORE_MORE:
+            self._size, self._in_a_row = min(MOST, self._size * 2), 0
+        if self.is_down:
+            self.is_down = False
+            log.info("%s are taken again", self._what)
+
+    def _refused(self) -> bool:
+        """Note it; return whether there is nothing left to make smaller."""
+        self.refused += 1
+        self._in_a_row = 0
+        is_smallest = self._size == 1
+        self._size = max(1, self._size // 2)
+        if is_smallest and not self.is_down:
+            self.is_down = True
+            log.warning("%s are not taken: they are kept where they are, in the stream, and tried again", self._what)
+        return is_smallest
 
     def _export(self, batch: Sequence[T]) -> bool:
         try:

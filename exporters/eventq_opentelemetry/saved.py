@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import msgspec
 
+T = TypeVar("T")
 log: Final = logging.getLogger("eventq.tracer")
 
 #: How many are kept at most. A job whose last run is forgotten has no link to it; a worker that is forgotten has no resource.
@@ -48,36 +48,34 @@ class Memory(msgspec.Struct):
     """Of one queue. `version` is of this layout."""
 
     version: int = 1
-    runs: dict[str, OpenRun] = {}
-    previous: OrderedDict[str, PreviousRun] = msgspec.field(default_factory=OrderedDict)
-    workers: OrderedDict[str, WorkerInfo] = msgspec.field(default_factory=OrderedDict)
+    runs: dict[str, OpenRun] = msgspec.field(default_factory=dict)
+    previous: dict[str, PreviousRun] = msgspec.field(default_factory=dict)
+    workers: dict[str, WorkerInfo] = msgspec.field(default_factory=dict)
     #: Bulk adds whose span was made.
-    bulks: OrderedDict[str, None] = msgspec.field(default_factory=OrderedDict)
+    bulks: dict[str, None] = msgspec.field(default_factory=dict)
 
     def remember_run(self, job_id: str, run: PreviousRun) -> None:
         """Keep the last run of a job."""
-        self.previous[job_id] = run
-        self.previous.move_to_end(job_id)
-        _cut(self.previous, PREVIOUS_RUNS)
+        _keep(self.previous, job_id, run, PREVIOUS_RUNS)
 
     def remember_worker(self, name: str, info: WorkerInfo) -> None:
         """Keep what a worker said of itself."""
-        self.workers[name] = info
-        self.workers.move_to_end(name)
-        _cut(self.workers, WORKERS)
+        _keep(self.workers, name, info, WORKERS)
 
     def is_new_bulk(self, batch: str) -> bool:
         """Whether a bulk add was not seen before; it is now."""
         if batch in self.bulks:
             return False
-        self.bulks[batch] = None
-        _cut(self.bulks, BULKS)
+        _keep(self.bulks, batch, None, BULKS)
         return True
 
 
-def _cut(kept: OrderedDict[str, Any], most: int) -> None:
-    while len(kept) > most:
-        kept.popitem(last=False)
+def _keep(kept: dict[str, T], key: str, value: T, most: int) -> None:
+    """Put a value last, and let the first go where there are too many."""
+    kept.pop(key, None)
+    kept[key] = value
+    if len(kept) > most:
+        del kept[next(iter(kept))]
 
 
 _encode: Final = msgspec.json.Encoder().encode

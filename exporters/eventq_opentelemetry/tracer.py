@@ -37,6 +37,7 @@ log: Final = logging.getLogger("eventq.tracer")
 CONSUMER: Final = "opentelemetry"
 #: Seconds between two looks at how queues are, for the metrics.
 _LOOK_EVERY: Final = 5.0
+_LOOK_PATIENCE: Final = 2.0
 
 
 class StreamTracer:
@@ -105,8 +106,6 @@ class StreamTracer:
         self._trails: dict[str, Trail] = {}
         #: Read and not yet made into spans.
         self._read: list[EventBatch | LostEvent] = []
-        #: Queues whose workers were not looked up yet: those that started before this name read their stream.
-        self._strange: set[str] = set()
         self._flushing = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
         self.unsampled = 0
@@ -182,10 +181,18 @@ class StreamTracer:
 
     # -- what the follower tells
 
-    def restored(self, queue: str, state: str) -> None:
-        """Take a queue, with what was kept of it."""
-        self._trails[queue] = Trail(queue, memory_of(state), self._wants)
-        self._strange.add(queue)
+    async def restored(self, queue: str, state: str) -> None:
+        """Take a queue, with what was kept of it. Of one that was never read, workers are looked up that said who they are before
+        what is left of its events. Only then: spans of events that are read again must not know more than the first time.
+        """
+        trail = self._trails[queue] = Trail(queue, memory_of(state), self._wants)
+        if state:
+            return
+        try:
+            async with asyncio.timeout(_LOOK_PATIENCE):
+                trail.introduce((await self._follower.observe(queue)).workers)
+        except (EventqError, TimeoutError) as error:
+            log.warning("queue %s: its workers could not be looked up: %s", queue, error)
 
     def received(self, batch: EventBatch) -> None:
         """Take events."""
@@ -199,7 +206,6 @@ class StreamTracer:
     async def flush(self) -> None:
         """Make spans of what was read, and send them."""
         async with self._flushing:
-            await self._introduce()
             read, self._read = self._read, []
             out = Out()
             for each in read:
@@ -221,7 +227,6 @@ class StreamTracer:
     def left(self, queue: str) -> None:
         """Forget a queue: another process has it, or it is gone."""
         self._trails.pop(queue, None)
-        self._strange.discard(queue)
         self._read = [each for each in self._read if each.queue != queue]
         if self._metrics is not None:
             self._metrics.forget(queue)
@@ -237,19 +242,6 @@ class StreamTracer:
             if self._metrics is not None:
                 self._metrics.lost(each.queue, each.count, each.reason)
             trail.lost(each, out)
-
-    async def _introduce(self) -> None:
-        """Look up the workers of queues that were just taken: those at work already said who they are long ago."""
-        while self._strange:
-            queue = self._strange.pop()
-            try:
-                state = await self._follower.observe(queue)
-            except (EventqError, KeyError) as error:
-                log.warning("queue %s: its workers could not be looked up: %s", queue, error)
-                continue
-            trail = self._trails.get(queue)
-            if trail is not None:
-                trail.introduce(state.workers)
 
     async def _keep_looking(self) -> None:
         if self._metrics is None:

@@ -298,7 +298,7 @@ class PrometheusExporter(Collector):
 
     # -- what the follower tells
 
-    def restored(self, queue: str, state: str) -> None:
+    async def restored(self, queue: str, state: str) -> None:
         """Take up what was saved."""
         if not state and queue in self._shown:
             # It was gone for so long that Redis forgot what was saved: it goes on from what was shown last.

@@ -35,7 +35,7 @@ class Notes:
         self.told: list[tuple[str, str]] = []
         self.breaks = False
 
-    def restored(self, queue: str, state: str) -> None:
+    async def restored(self, queue: str, state: str) -> None:
         self.told.append(("restored", queue))
         self.counts[queue] = json.loads(state) if state else {}
 
