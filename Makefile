@@ -20,7 +20,7 @@ help:  ## Show this list
 demo: $(VENV)/.runtime  ## Run real jobs over a folder and watch them (FOLDER=path)
 	@$(BIN)/eventq demo $(FOLDER)
 
-observe: $(VENV)/.observe  ## Watch a load with exporter, Prometheus, Alertmanager (ARGS="...")
+observe: $(VENV)/.observe  ## Watch a load: metrics, alerts, spans (ARGS="...")
 	@$(BIN)/python -m tools.observe $(ARGS)
 
 test: $(VENV)/.dev  ## Run the tests, except those marked full
@@ -74,10 +74,10 @@ $(VENV)/.runtime: pyproject.toml
 	@$(PIP) install --editable '.[cli,embedded,uvloop]'
 	@touch $@
 
-# The same with what the exporter needs.
+# The same with what exporter and tracer need.
 $(VENV)/.observe: $(VENV)/.runtime
-	@echo 'Installing what the exporter needs ...'
-	@$(PIP) install --editable '.[prometheus]'
+	@echo 'Installing what exporter and tracer need ...'
+	@$(PIP) install --editable '.[opentelemetry,prometheus]'
 	@touch $@
 
 # The same with every extra and the development tools.

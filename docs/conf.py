@@ -38,6 +38,7 @@ CONTENTS = {
         "deploys",
         "metrics",
         "dashboards-and-alerts",
+        "tracing",
         "runbook",
         "production",
         "bullmq",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, TraceState
 
+from eventq.client import boot_time
 from eventq.codec import encode_json
 from eventq.errors import InvalidJob
 from eventq.spans import RunKey, creation_of, facts_of, run_of
@@ -19,7 +20,7 @@ from eventq.tracing import root_sampled
 if TYPE_CHECKING:
     from opentelemetry.util.types import Attributes, AttributeValue
 
-    from eventq.records import Record
+    from eventq.job import Job
 
 #: What one run may say: so many attributes, events and links, and bytes of all of them. It travels in an event.
 _ATTRIBUTES: Final = 64
@@ -27,6 +28,65 @@ _EVENTS: Final = 32
 _BYTES: Final = 4096
 _TEXT: Final = 1024
 _STACKTRACE: Final = 4096
+
+
+class _Said:
+    """What user code said of one span, within the bounds."""
+
+    __slots__ = ("attributes", "bytes", "description", "dropped", "events", "links", "name", "status")
+
+    def __init__(self) -> None:
+        self.attributes: dict[str, AttributeValue] = {}
+        self.events: list[tuple[str, int, dict[str, AttributeValue]]] = []
+        self.links: list[tuple[str, str, dict[str, AttributeValue]]] = []
+        self.name = self.status = self.description = ""
+        self.bytes = self.dropped = 0
+
+    def attribute(self, key: str, value: AttributeValue) -> None:
+        name, clean = _text(key), _value(value)
+        known = self.attributes.get(name)
+        if not key or clean is None or (known is None and len(self.attributes) >= _ATTRIBUTES):
+            self.dropped += 1
+            return
+        # A value that is set again and again takes the room of one.
+        freed = 0 if known is None else _size(name) + _size(known)
+        self.bytes -= freed
+        if self._fits(name, clean):
+            self.attributes[name] = clean
+        else:
+            self.bytes += freed
+            self.dropped += 1
+
+    def event(self, name: str, offset: int, attributes: Attributes) -> None:
+        kept, text = self._kept(attributes), _text(name)
+        if len(self.events) < _EVENTS and self._fits(text, kept):
+            self.events.append((text, offset, kept))
+        else:
+            self.dropped += 1
+
+    def link(self, context: SpanContext, attributes: Attributes) -> None:
+        kept = self._kept(attributes)
+        if context.is_valid and len(self.links) < _EVENTS and self._fits(" " * 64, kept):
+            self.links.append((f"{context.trace_id:032x}", f"{context.span_id:016x}", kept))
+        else:
+            self.dropped += 1
+
+    def facts(self) -> dict[str, Any]:
+        # Copied: a thread that timed out may go on saying things.
+        told = {"attributes": self.attributes.copy(), "events": self.events.copy(), "links": self.links.copy()}
+        return {**told, "name": self.name, "status": self.status, "description": self.description, "dropped": self.dropped}
+
+    def _kept(self, attributes: Attributes) -> dict[str, AttributeValue]:
+        kept = _attributes_of(attributes)
+        self.dropped += len(attributes or ()) - len(kept)
+        return kept
+
+    def _fits(self, *parts: object) -> bool:
+        size = sum(map(_size, parts))
+        if self.bytes + size > _BYTES:
+            return False
+        self.bytes += size
+        return True
 
 
 class CapturingSpan(trace.Span):
@@ -37,37 +97,20 @@ class CapturingSpan(trace.Span):
     when its processor does.
     """
 
-    __slots__ = (
-        "_added_ms", "_attributes", "_began_ns", "_bytes", "_context", "_description", "_dropped", "_events", "_fence", "_job_id",
-        "_links", "_name", "_queue", "_started_ms", "_status", "_trace",
-    )  # fmt: skip
-
-    def __init__(self, queue: str, job_id: str, record: Record, fence: int, started_ms: int) -> None:
-        self._queue = queue
-        self._job_id = job_id
-        self._trace = record.trace
-        self._added_ms = record.added_ms
-        self._fence = fence
-        self._started_ms = started_ms
-        self._began_ns = time.time_ns()
+    def __init__(self, job: Job[Any, Any], began: float) -> None:
+        self._job = job
+        self._began = began
         self._context: SpanContext | None = None
-        self._bytes = 0
-        self._dropped = 0
-        self._attributes: dict[str, AttributeValue] | None = None
-        self._events: list[tuple[str, int, dict[str, AttributeValue]]] | None = None
-        self._links: list[tuple[str, str, dict[str, AttributeValue]]] | None = None
-        self._name = ""
-        self._status = ""
-        self._description = ""
+        self._kept: _Said | None = None
 
     def get_span_context(self) -> SpanContext:
         """Return ids and flags, as the tracer will have them."""
         if self._context is None:
-            facts = facts_of(self._trace)
-            creation = creation_of(self._queue, self._job_id, self._added_ms, facts)
-            run = RunKey(self._job_id, self._fence, self._started_ms)
-            ids = run_of(creation, facts, run, self._started_ms - self._added_ms)
-            is_sampled = root_sampled(creation.trace_id, f"add {self._queue}") if ids.is_sampled is None else ids.is_sampled
+            job = self._job
+            added_ms, started_ms, facts = job.record.added_ms, job.run.started_ms, facts_of(job.record.trace)
+            creation = creation_of(job.queue, job.id, added_ms, facts)
+            ids = run_of(creation, facts, RunKey(job.id, job.fence, started_ms), started_ms - added_ms)
+            is_sampled = root_sampled(creation.trace_id, f"add {job.queue}") if ids.is_sampled is None else ids.is_sampled
             flags = TraceFlags(TraceFlags.SAMPLED if is_sampled else TraceFlags.DEFAULT)
             state = TraceState.from_header([ids.state]) if ids.state else None
             self._context = SpanContext(ids.trace_id, ids.span_id, is_remote=False, trace_flags=flags, trace_state=state)
@@ -79,21 +122,7 @@ class CapturingSpan(trace.Span):
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Keep an attribute."""
-        if self._attributes is None:
-            self._attributes = {}
-        name, clean = _text(key), _value(value)
-        known = self._attributes.get(name)
-        if not key or clean is None or (known is None and len(self._attributes) >= _ATTRIBUTES):
-            self._dropped += 1
-            return
-        # A value that is set again and again takes the room of one.
-        freed = 0 if known is None else _size(name) + _size(known)
-        self._bytes -= freed
-        if not self._fits(name, clean):
-            self._bytes += freed
-            self._dropped += 1
-            return
-        self._attributes[name] = clean
+        self._said.attribute(key, value)
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Keep attributes."""
@@ -102,25 +131,13 @@ class CapturingSpan(trace.Span):
 
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
         """Keep an event. timestamp: ns since the epoch, by this machine's clock; None for now."""
-        if self._events is None:
-            self._events = []
-        kept, text = self._kept(attributes), _text(name)
-        if len(self._events) >= _EVENTS or not self._fits(text, kept):
-            self._dropped += 1
-            return
-        offset = (time.time_ns() if timestamp is None else timestamp) - self._began_ns
         # An offset from the start, so that the tracer can lay it beside Redis' clock.
-        self._events.append((text, offset, kept))
+        offset = round((boot_time() - self._began) * 1e9)
+        self._said.event(name, offset if timestamp is None else offset + timestamp - time.time_ns(), attributes)
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         """Keep a link to another span."""
-        if self._links is None:
-            self._links = []
-        kept = self._kept(attributes)
-        if not context.is_valid or len(self._links) >= _EVENTS or not self._fits(" " * 64, kept):
-            self._dropped += 1
-            return
-        self._links.append((f"{context.trace_id:032x}", f"{context.span_id:016x}", kept))
+        self._said.link(context, attributes)
 
     def record_exception(
         self, exception: BaseException, attributes: Attributes = None, timestamp: int | None = None, escaped: bool = False
@@ -136,54 +153,37 @@ class CapturingSpan(trace.Span):
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Keep a status: OK is the last word, as OpenTelemetry has it. A failed attempt is an error whatever is said here."""
-        code = status.status_code if isinstance(status, Status) else status
-        if code is StatusCode.UNSET or self._status == "ok":
+        code, kept = status.status_code if isinstance(status, Status) else status, self._said
+        if code is StatusCode.UNSET or kept.status == "ok":
             return
-        self._status = code.name.lower()
+        kept.status = code.name.lower()
         said = status.description if isinstance(status, Status) else description
-        self._description = _text(said or "") if code is StatusCode.ERROR else ""
+        kept.description = _text(said or "") if code is StatusCode.ERROR else ""
 
     def update_name(self, name: str) -> None:
         """Keep another name for the span."""
-        self._name = _text(name)
+        self._said.name = _text(name)
 
     def end(self, end_time: int | None = None) -> None:
         """Do nothing: the run ends when its processor does."""
 
     def captured(self, stacktrace: str = "") -> str:
         """Return what is to travel with the outcome, `"span":{…}`; '' for nothing. stacktrace: of what the processor raised."""
-        said: dict[str, Any] = {}
-        if self._attributes:
-            said["attributes"] = self._attributes.copy()
-        if self._events:
-            said["events"] = self._events.copy()
-        if self._links:
-            said["links"] = self._links.copy()
-        for key, text in (("name", self._name), ("status", self._status), ("description", self._description)):
-            if text:
-                said[key] = text
-        if self._dropped:
-            said["dropped"] = self._dropped
-        if stacktrace:
-            said["stacktrace"] = stacktrace.encode("utf-8", "replace")[-_STACKTRACE:].decode("utf-8", "ignore")
-        if not said:
+        if self._kept is None and not stacktrace:
             return ""
+        told = self._kept.facts() if self._kept is not None else {}
+        told["stacktrace"] = stacktrace.encode("utf-8", "replace")[-_STACKTRACE:].decode("utf-8", "ignore")
+        said = {key: value for key, value in told.items() if value}
         try:
-            return f'"span":{encode_json(said, "span")}'
+            return f'"span":{encode_json(said, "span")}' if said else ""
         except InvalidJob:  # a lone surrogate
             return ""
 
-    def _kept(self, attributes: Attributes) -> dict[str, AttributeValue]:
-        kept = _attributes_of(attributes)
-        self._dropped += len(attributes or ()) - len(kept)
-        return kept
-
-    def _fits(self, *parts: object) -> bool:
-        size = sum(map(_size, parts))
-        if self._bytes + size > _BYTES:
-            return False
-        self._bytes += size
-        return True
+    @property
+    def _said(self) -> _Said:
+        if self._kept is None:
+            self._kept = _Said()
+        return self._kept
 
 
 def _attributes_of(attributes: Attributes) -> dict[str, AttributeValue]:

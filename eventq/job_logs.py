@@ -34,7 +34,7 @@ def _facts() -> dict[str, str | int]:
     job = current_job()
     context = trace.get_current_span().get_span_context()
     if job is not None and not context.is_valid:
-        context = CapturingSpan(job.queue, job.id, job.record, job.fence, job.run.started_ms).get_span_context()
+        context = CapturingSpan(job, 0).get_span_context()
     facts: dict[str, str | int] = dict(OUTSIDE)
     if context.is_valid:
         facts |= {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}

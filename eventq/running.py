@@ -18,9 +18,9 @@ from eventq.outcome import TimedOut, TooManyStarts, Verdict, completed, failed, 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from eventq.capture import CapturingSpan
     from eventq.commands.work import Claimed
     from eventq.context import QueueContext
+    from eventq.current import RunContext
     from eventq.job import Job
     from eventq.records import Record
     from eventq.threads import ThreadPool
@@ -34,8 +34,8 @@ class Running:
     """
 
     __slots__ = (
-        "attempt", "began", "claimed", "deadline", "ended", "has_begun", "identity", "in_thread", "is_last_chance", "is_settling",
-        "job", "progress", "progress_at", "progress_timer", "record", "slot_held", "span", "stop_renewing", "task",
+        "attempt", "began", "claimed", "context", "deadline", "ended", "has_begun", "identity", "in_thread", "is_last_chance",
+        "is_settling", "job", "progress", "progress_at", "progress_timer", "record", "slot_held", "stop_renewing", "task",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, record: Record, attempt: int, worker: str) -> None:
@@ -44,8 +44,8 @@ class Running:
         self.attempt = attempt
         self.identity = identity(record.name, attempt, worker)
         self.job: Job[Any, Any] | None = None
-        #: Current while the processor runs, where somebody may want it.
-        self.span: CapturingSpan | None = None
+        #: OpenTelemetry's, with the run's span, where somebody may want it.
+        self.context: RunContext | None = None
         self.task: asyncio.Task[None] | None = None
         self.ended = ""
         self.has_begun = False
@@ -70,8 +70,9 @@ class Running:
     def outcome(self, verdict: Verdict) -> Outcome:
         """Return the outcome as it is sent."""
         trace = f",{self.record.trace}" if self.record.trace else ""
-        if self.span is not None and (said := self.span.captured(verdict.error.traceback if verdict.error else "")):
-            trace = f"{trace},{said}"
+        if self.context is not None and (verdict.error is not None or self.context.made is not None):
+            said = self.context.span.captured(verdict.error.traceback if verdict.error else "")
+            trace = f"{trace},{said}" if said else trace
         return Outcome(
             self.claimed.id,
             self.claimed.token,

@@ -8,10 +8,9 @@ from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from eventq.capture import CapturingSpan
 from eventq.client import boot_time
 from eventq.commands.work import ProgressUpdate
-from eventq.current import enter
+from eventq.current import context_of, enter
 from eventq.errors import EventqError, InvalidJob
 from eventq.events import ErrorEvent, Event, make_event
 from eventq.job import Job
@@ -112,8 +111,8 @@ class Runs:
         running.job = Job(
             self._context, claimed.id, record, data, run, fence=claimed.fence, token=claimed.token, report=self._reporter
         )
-        if record.trace or self._records_spans:
-            running.span = CapturingSpan(self._context.name, claimed.id, record, claimed.fence, run.started_ms)
+        if record.trace or record.spec.baggage or self._records_spans:
+            running.context = context_of(running.job, arrived)
         if claimed.run:
             # The answer of a call that was repeated may be an old one: then the lease began when the run did.
             deadline -= (claimed.started_ms - run.started_ms) / 1000

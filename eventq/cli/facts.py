@@ -107,7 +107,9 @@ def event_facts(event: Event) -> dict[str, Any]:
     for name, value in msgspec.structs.asdict(event).items():
         if name in ("queue", "seq", "ms") or name in facts or (name == "ran_ms" and isinstance(event, ActiveEvent)):
             continue
-        if name == "total_ms":
+        if name == "added_ms" and isinstance(event, ActiveEvent):
+            facts["added"] = iso(value or event.ms - event.waited_ms)
+        elif name == "total_ms":
             facts["total"] = event.total if isinstance(event, CompletedEvent | FailedEvent) else value / 1000
         elif name in _TIMES:
             facts[name.removesuffix(_MS)] = iso(value)

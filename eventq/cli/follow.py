@@ -24,7 +24,7 @@ __all__ = ["Following", "event_json", "event_line", "follow"]
 
 _KINDS: Final = (*STREAM_EVENTS, LostEvent.kind)
 #: Of a job's event, not on lines for people; `--json` has them.
-_HIDDEN: Final = frozenset({"worker", "traceparent", "tracestate"})
+_HIDDEN: Final = frozenset({"worker", "traceparent", "tracestate", "service", "propagation", "batch", "link", "span", "added"})
 #: Said only when there is something to say.
 _USUALLY_ZERO: Final = frozenset({"attempt", "count", "exhausted", "priority", "result_omitted", "stalls"})
 #: Characters of one value on a line for people.

@@ -115,10 +115,10 @@ def run_async(main: Callable[[], Coroutine[Any, Any, T]], *, uvloop: bool | None
         return runner.run(main())
 
 
-async def leave_stragglers(error: Exception | None, seconds: float = 0.2) -> None:
+async def leave_stragglers(error: Exception | None, seconds: float = 0.2, *, what: str = "processors") -> None:
     """End the process where tasks or threads go on in spite of being cancelled: the loop would wait for them at its own end.
 
-    error: what the work ended with; it is told, and is the exit code.
+    error: what the work ended with; it is told, and is the exit code. what: whose they are.
     """
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
@@ -128,7 +128,7 @@ async def leave_stragglers(error: Exception | None, seconds: float = 0.2) -> Non
     pending = (await asyncio.wait({*tasks, threads}, timeout=seconds))[1]
     if pending:
         names = ", ".join(sorted("asyncio.to_thread" if task is threads else task.get_name() for task in pending)[:5])
-        log.warning("processors go on although they are cancelled (%s): the process ends without them", names)
+        log.warning("%s go on although they are cancelled (%s): the process ends without them", what, names)
         if error is not None:
             say(str(error))
         logging.shutdown()

@@ -27,7 +27,9 @@ __all__ = ["TIMELINE_COLUMNS", "Timeline", "read_timeline", "timeline_rows"]
 ENTRIES: Final = 32
 TIMELINE_COLUMNS: Final = (Column("time"), Column("after", right=True), Column("event"), Column("what", wraps=True))
 #: Told by the columns before, by the job itself, or of no use to a reader.
-_HIDDEN: Final = frozenset({"job_id", "name", "traceparent", "tracestate", "job_ids"})
+_HIDDEN: Final = frozenset(
+    {"job_id", "name", "traceparent", "tracestate", "service", "propagation", "batch", "link", "span", "added", "job_ids"}
+)
 _DETAIL: Final = 300
 
 

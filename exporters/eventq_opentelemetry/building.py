@@ -153,7 +153,7 @@ class Builder:
             resource=_worker(run.worker, tuple(sorted(worker.resource.items())), self._style.service),
             links=(
                 *_links((creation, "created_by"), (_ids_of(previous), "previous_attempt")),
-                *(_link(trace_id, span_id, attributes) for trace_id, span_id, attributes in said.links),
+                *(link for each in said.links if (link := _link(*each)) is not None),
             ),
             events=self._events(run, facts, ended),
             status=self._status(facts, ended),
@@ -162,7 +162,7 @@ class Builder:
 
     def _process_attributes(self, job_id: str, run: OpenRun, facts: Facts, ended: Ended, worker: WorkerInfo) -> dict[str, Any]:
         attributes: dict[str, Any] = {
-            **{key: value for key, value in facts.span.attributes.items() if not key.startswith(names.RESERVED)},
+            **{key: value for key, value in _told(facts.span.attributes).items() if not key.startswith(names.RESERVED)},
             **self._base,
             names.OPERATION_NAME: names.PROCESS,
             names.OPERATION_TYPE: "process",
@@ -195,8 +195,7 @@ class Builder:
         start, end = run.started_ms * _NS, max(ended.ms, run.started_ms) * _NS
         events = [Event(names.PROGRESS, {names.JOB_PROGRESS: number}, ms * _NS) for ms, number in run.progress]
         for name, offset, attributes in facts.span.events:
-            kept = {key: self._told(key, value) for key, value in attributes.items()}
-            told = {key: value for key, value in kept.items() if value is not None}
+            told = _told({key: self._said(key, value) for key, value in attributes.items()})
             events.append(Event(name, told, min(max(start, start + offset), end)))
         events.sort(key=_timestamp)
         del events[_EVENTS - 1 :]
@@ -213,7 +212,7 @@ class Builder:
         }
         return {key: value for key, value in told.items() if value}
 
-    def _told(self, key: str, value: Any) -> Any:
+    def _said(self, key: str, value: Any) -> Any:
         if key in (names.EXCEPTION_MESSAGE, names.EXCEPTION_STACKTRACE):
             return self._style.message(str(value)) or None
         return value
@@ -284,8 +283,14 @@ def _links(*targets: tuple[SpanIds | None, str]) -> list[Link]:
     return [Link(_context(ids), {names.LINK: relation}) for ids, relation in targets if ids is not None]
 
 
-def _link(trace_id: str, span_id: str, attributes: dict[str, Any]) -> Link:
-    return Link(_context(SpanIds(int(trace_id, 16), int(span_id, 16))), attributes)
+def _link(trace_id: str, span_id: str, attributes: dict[str, Any]) -> Link | None:
+    target = parse_traceparent(f"00-{trace_id}-{span_id}-01")
+    return None if target is None else Link(_context(target), _told(attributes))
+
+
+def _told(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return attributes without those that have no value, which no exporter can send."""
+    return {key: value for key, value in attributes.items() if value is not None}
 
 
 def _ids_of(run: PreviousRun | None) -> SpanIds | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eventq.cli.arguments import Format, Level, Prefix, Url
 from eventq.cli.logs import LogFormat, LogLevel, set_up_logging
-from eventq.cli.runtime import UsageError, exit_codes, run_async, until_stopped
+from eventq.cli.runtime import UsageError, exit_codes, leave_stragglers, run_async, until_stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 __all__ = ["app"]
 
@@ -62,4 +65,14 @@ def tracer(
             slow=slow,
             exception_messages=messages,
         )
-        run_async(lambda: until_stopped(run_tracer(options)))
+        run_async(lambda: _until_stopped(run_tracer(options)))
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Await the work or the signal to stop. A request that nobody answers is left alone: whoever goes on makes it again."""
+    try:
+        await until_stopped(work)
+    except Exception as error:
+        await leave_stragglers(error, what="exporters")
+        raise
+    await leave_stragglers(None, what="exporters")

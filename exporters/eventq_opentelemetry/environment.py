@@ -40,7 +40,10 @@ def meter_provider() -> MeterProvider | None:
     if found is None:
         return None
     # Prometheus is asked for what it wants, the others are told every OTEL_METRIC_EXPORT_INTERVAL ms.
-    reader = found if isinstance(found, MetricReader) else PeriodicExportingMetricReader(found)
+    try:
+        reader = found if isinstance(found, MetricReader) else PeriodicExportingMetricReader(found)
+    except ValueError as error:
+        raise ConfigurationError(f"OTEL_METRIC_EXPORT_INTERVAL: {' '.join(str(error).split())}") from error
     return MeterProvider([reader], shutdown_on_exit=False)
 
 

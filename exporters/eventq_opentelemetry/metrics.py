@@ -31,9 +31,12 @@ _ENDS: Final = frozenset({"completed", "failed", "retrying", "stalled", "release
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doing:
-    """How a tracer is doing: spans taken, spans left out by sampling, requests not taken, runs whose end was not read yet."""
+    """How a tracer is doing: spans taken, left out as refused for good, left out by sampling; requests not taken;
+    runs whose end was not read yet.
+    """
 
     sent: int
+    dropped: int
     unsampled: int
     refused: int
     open_runs: int
@@ -82,6 +85,7 @@ class Metrics:
             meter.create_observable_gauge(name, [callback], unit, told)
         counters: tuple[tuple[str, str, str, Callable[[Doing], int]], ...] = (
             ("eventq.tracer.span.sent", "{span}", "Spans that were taken.", lambda doing: doing.sent),
+            ("eventq.tracer.span.dropped", "{span}", "Spans that are refused for good.", lambda doing: doing.dropped),
             ("eventq.tracer.span.unsampled", "{span}", "Runs left out by sampling.", lambda doing: doing.unsampled),
             ("eventq.tracer.request.refused", "{request}", "Requests that were not taken.", lambda doing: doing.refused),
         )

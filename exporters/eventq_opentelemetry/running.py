@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,8 @@ log: Final = logging.getLogger("eventq.tracer")
 #: Seconds between two looks at whether it still works, and between two lines about a destination that takes nothing.
 _LOOK_EVERY: Final = 0.5
 _TELL_EVERY: Final = 60.0
+#: Seconds that the last metrics may take.
+_LAST_WORDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,9 @@ async def run_tracer(options: Options) -> None:
             await _watch(tracer)
     finally:
         if meters is not None:
-            await asyncio.to_thread(meters.shutdown)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS):
+                    await asyncio.to_thread(meters.shutdown)
 
 
 async def _watch(tracer: StreamTracer) -> None:

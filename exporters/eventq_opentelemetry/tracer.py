@@ -165,6 +165,11 @@ class StreamTracer:
         return self._spans.sent
 
     @property
+    def dropped(self) -> int:
+        """Spans that were left out: refused again and again by what takes others."""
+        return self._spans.dropped
+
+    @property
     def refused(self) -> int:
         """Requests that were not taken; each was or will be made again."""
         return self._spans.refused + (self._logs.refused if self._logs else 0)
@@ -251,7 +256,9 @@ class StreamTracer:
                 with contextlib.suppress(EventqError, KeyError):  # away, or given up meanwhile: the next look tells
                     state = await self._follower.observe(queue)
                     self._metrics.observed(queue, state, self._follower.queues[queue].seq)
-            doing = Doing(sent=self.sent, unsampled=self.unsampled, refused=self.refused, open_runs=self.open_runs)
+            doing = Doing(
+                sent=self.sent, dropped=self.dropped, unsampled=self.unsampled, refused=self.refused, open_runs=self.open_runs
+            )
             self._metrics.tell(doing)
             await asyncio.sleep(_LOOK_EVERY)
 

@@ -28,8 +28,13 @@ EXCLUDED: Final = {
 #: Series that have no job, as alert rules aggregate it away.
 WITHOUT_JOB: Final = frozenset({"ALERTS"})
 #: Those of Grafana's units that are of use here.
-UNITS: Final = frozenset("short none percentunit s ops bytes bool_yes_no".split())
+UNITS: Final = frozenset("short none percentunit s ns ops bytes bool_yes_no string".split())
+#: A trace is drawn by Grafana as it is: there is nothing to give a unit to.
+WITHOUT_UNIT: Final = frozenset({"traces"})
 _SOURCES: Final = ("$datasource", "${datasource}")
+_TRACE_SOURCE: Final = "${tempo_datasource}"
+#: What every search of spans begins with: Tempo holds other programs' spans too.
+_OURS: Final = '{ span.messaging.system = "eventq" && '
 _WINDOWS: Final = {"rate": ("$__rate_interval",), "irate": ("$__rate_interval",), "increase": ("$__rate_interval", "$__range")}
 
 
@@ -45,10 +50,15 @@ def _shown(dashboard: Content) -> Iterator[Content]:
 def _expressions(dashboard: Content) -> Iterator[tuple[str, str]]:
     """Yield where, and what: the queries of panels and of annotations."""
     for panel in _shown(dashboard):
-        yield from ((panel["title"], target["expr"]) for target in panel.get("targets", []))
+        yield from ((panel["title"], target["expr"]) for target in panel.get("targets", []) if not _asks_tempo(target))
     for each in dashboard.get("annotations", {}).get("list", []):
         if "expr" in each:
             yield f"annotation {each['name']}", each["expr"]
+
+
+def _asks_tempo(target: Content) -> bool:
+    """Whether it is TraceQL, which the rules about PromQL have nothing to say of; `target-traceql` looks at that."""
+    return bool((target.get("datasource") or {}).get("type") == "tempo")
 
 
 def _variables(dashboard: Content, kind: str) -> list[Content]:
@@ -60,7 +70,13 @@ def template_datasource(dashboard: Content) -> list[str]:
     found = _variables(dashboard, "datasource")
     if not found:
         return ["no variable for the data source"]
-    right = {"datasource": "Data source", "prometheus_datasource": "Prometheus data source"}
+    # Where there are several, the linter has each of them named by its kind. Ours keeps its name for Prometheus all the same:
+    # links between dashboards carry variables by their names.
+    right = {
+        "datasource": "Data source",
+        "prometheus_datasource": "Prometheus data source",
+        "tempo_datasource": "Tempo data source",
+    }
     return [f"the data source is named {each['name']}" for each in found if right.get(each["name"]) != each.get("label")]
 
 
@@ -92,12 +108,12 @@ def template_on_time_change_reload(dashboard: Content) -> list[str]:
 
 
 def panel_datasource(dashboard: Content) -> list[str]:
-    """Panels and their queries use the data source of the variable."""
+    """Panels and their queries use the data source of the variable, Tempo that of its own."""
     return [
         f"{panel['title']}: data source {each.get('datasource')}"
         for panel in _shown(dashboard)
         for each in (panel, *panel.get("targets", []))
-        if (each.get("datasource") or {}).get("uid") not in _SOURCES
+        if (each.get("datasource") or {}).get("uid") not in ((_TRACE_SOURCE,) if _asks_tempo(each) else _SOURCES)
     ]
 
 
@@ -117,7 +133,9 @@ def panel_units(dashboard: Content) -> list[str]:
         config = panel.get("fieldConfig", {})
         properties = [each for override in config.get("overrides", []) for each in override["properties"]]
         units = [config.get("defaults", {}).get("unit"), *(each["value"] for each in properties if each["id"] == "unit")]
-        findings += [f"{panel['title']}: unit {unit}" for unit in units if unit not in UNITS]
+        findings += [
+            f"{panel['title']}: unit {unit}" for unit in units if unit not in UNITS and panel["type"] not in WITHOUT_UNIT
+        ]
     return findings
 
 
@@ -202,6 +220,7 @@ def legends(dashboard: Content) -> list[str]:
         f"{panel['title']}: the legend names {label}"
         for panel in _shown(dashboard)
         for target in panel["targets"]
+        if not _asks_tempo(target)
         for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])
         if not re.search(rf"\b(?:by|on) \([^)]*\b{label}\b", target["expr"])
     ]
@@ -211,7 +230,7 @@ def columns(dashboard: Content) -> list[str]:
     """What a table renames is there, and what it sets is set for a column of it."""
     findings: list[str] = []
     for panel in _shown(dashboard):
-        if panel["type"] != "table":
+        if panel["type"] != "table" or _asks_tempo(panel):
             continue
         steps = {each["id"]: each["options"] for each in panel["transformations"]}
         renamed, left_out = steps["organize"]["renameByName"], steps["organize"]["excludeByName"]
@@ -228,6 +247,55 @@ def columns(dashboard: Content) -> list[str]:
             if by["displayName"] not in renamed.values()
         ]
     return findings
+
+
+def target_traceql(dashboard: Content) -> list[str]:
+    """A panel asks Tempo for one thing, as Grafana would ask the first one only: the trace that is chosen, or eventq's spans."""
+    findings: list[str] = []
+    for panel in _shown(dashboard):
+        queries = [target["query"] for target in panel.get("targets", []) if _asks_tempo(target)]
+        findings += [f"{panel['title']}: {len(queries)} queries"] if len(queries) > 1 else []
+        right = "$trace_id" if panel["type"] == "traces" else _OURS
+        findings += [f"{panel['title']}: {query}" for query in queries if not query.startswith(right)]
+        findings += [
+            f"{panel['title']}: not the newest spans: {query}"
+            for query in queries
+            if panel["type"] == "table" and not query.endswith(" with (most_recent=true)")
+        ]
+    return findings
+
+
+#: What Grafana makes of spans by itself.
+_OF_SPANS: Final = frozenset({"Start time", "Duration", "traceIdHidden"})
+
+
+def span_columns(dashboard: Content) -> list[str]:
+    """What a table of spans selects is shown, what it shows is selected, and what is set or linked to is there."""
+    findings: list[str] = []
+    for panel in _shown(dashboard):
+        if panel["type"] != "table" or not _asks_tempo(panel):
+            continue
+        query = panel["targets"][0]["query"]
+        selected = {re.sub(r'^(?:span|resource)\.|"', "", each) for each in _selected(query)}
+        steps = {each["id"]: each["options"] for each in panel["transformations"]}
+        renamed, left_out = steps["organize"]["renameByName"], steps["organize"]["excludeByName"]
+        converted = {each["targetField"] for each in steps["convertFieldType"]["conversions"]}
+        sources = {"Name" if each == "name" else each for each in selected} | _OF_SPANS
+        properties = [each for override in panel["fieldConfig"]["overrides"] for each in override["properties"]]
+        urls = [link["url"] for each in properties if each["id"] == "links" for link in each["value"]]
+        used = {found for url in urls for found in re.findall(r'__data\.fields(?:\.|\[")([\w.]+)', url)}
+        findings += [f"{panel['title']}: column {name}" for name in sorted(sources ^ set(renamed))]
+        findings += [f"{panel['title']}: no column {name}" for name in sorted((converted | used) - sources)]
+        findings += [f"{panel['title']}: left out {name}" for name in sorted(sources & set(left_out))]
+        titles = {by["displayName"] for by in panel["options"]["sortBy"]}
+        titles |= {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]}
+        findings += [f"{panel['title']}: no column {name}" for name in sorted(titles - set(renamed.values()))]
+    return findings
+
+
+def _selected(query: str) -> list[str]:
+    found = re.search(r"\| select\(([^)]*)\)", query)
+    return found[1].split(", ") if found else []
 
 
 RULES: Final[dict[str, Rule]] = {
@@ -248,4 +316,6 @@ RULES: Final[dict[str, Rule]] = {
     "numbers": numbers,
     "legends": legends,
     "columns": columns,
+    "target-traceql": target_traceql,
+    "span-columns": span_columns,
 }

@@ -1,4 +1,4 @@
-"""Grafana's own types, from npm, and TypeScript's compiler to hold dashboards against them."""
+"""Grafana's own types and its grammar of TraceQL, from npm, and TypeScript's compiler to hold dashboards against the types."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,8 +36,8 @@ def missing_tools() -> str | None:
 
 
 def install(folder: Path) -> None:
-    """Put the compiler, Grafana's types and our own into a folder."""
-    for name in ("package.json", "package-lock.json", ".npmrc", "tsconfig.json", "dashboards.ts"):
+    """Put the compiler, Grafana's types and grammar, and our own files into a folder."""
+    for name in ("package.json", "package-lock.json", ".npmrc", "tsconfig.json", "dashboards.ts", "traceql.mjs"):
         shutil.copy(SOURCES / name, folder)
     command = ["npm", "ci", "--prefer-offline", "--ignore-scripts", "--loglevel=error"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
@@ -56,6 +56,16 @@ def complaints(folder: Path, dashboards: Mapping[str, Content]) -> list[str]:
     places = {str(line): each.place for line, each in enumerate(constants, start=2)}
     said = [line for line in f"{done.stdout}{done.stderr}".splitlines() if line.strip()]
     return [re.sub(r"^checked\.ts\((\d+),\d+\)", lambda found: places.get(found[1], found[0]), line) for line in said]
+
+
+def traceql_errors(folder: Path, queries: Iterable[str]) -> dict[str, str]:
+    """Return the queries that are no TraceQL, each with what stands where the grammar does not know on."""
+    command = ["node", "traceql.mjs"]
+    done = subprocess.run(
+        command, cwd=folder, input=json.dumps(list(queries)), capture_output=True, text=True, timeout=60, check=True
+    )
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
 
 
 def _constants(dashboards: Mapping[str, Content]) -> Iterator[_Constant]:

@@ -100,6 +100,12 @@ class Observed(Program):
         assert found is not None, f"no word of where {name} is:\n{self.output}"
         return found[1]
 
+    def spans(self) -> list[str]:
+        """Return a line for each span that has arrived."""
+        found = re.search(r"^spans +tail -f (.+)$", self.output, re.MULTILINE)
+        assert found is not None, f"no word of where spans are:\n{self.output}"
+        return [line.partition(" ")[2] for line in Path(found[1]).read_text().splitlines()]
+
     def ask(self, path: str, **parameters: str) -> Any:
         """Return what Prometheus answers to a call of its API. Raises urllib.error.HTTPError for one that it refuses."""
         query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""

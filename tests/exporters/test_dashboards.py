@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from eventq_opentelemetry import names
 from eventq_prometheus.catalogue import CATALOGUE
-from eventq_prometheus.dashboards import DASHBOARDS, OPT_IN, files, filled, queries, shared
+from eventq_prometheus.dashboards import DASHBOARDS, OPT_IN, files, filled, queries, shared, trace_queries, traceql
 from eventq_prometheus.dashboards.model import LayoutError, Panel, Row, Target
 from eventq_prometheus.dashboards.query import PROGRAM, UnknownMetric, rate
 from eventq_prometheus.promql import unknown_names
@@ -23,7 +24,7 @@ from eventq_prometheus.rules.settings import RuleSettings
 from ..conftest import skip_for
 from .dashboard_lint import EXCLUDED, RULES, Content, all_panels, grid
 from .dashboard_promql import Selector, differences, promql_errors, selectors
-from .dashboard_schema import SOURCES, CannotInstall, complaints, install, missing_tools
+from .dashboard_schema import SOURCES, CannotInstall, complaints, install, missing_tools, traceql_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENTS: dict[str, Content] = {Path(path).stem: json.loads(text) for path, text in files().items()}
@@ -61,7 +62,7 @@ def test_files_are_the_same_every_time() -> None:
 
 def test_uids_are_stable_and_unique_and_schema_is_one_that_old_versions_load() -> None:
     """Links and bookmarks go by the uid; an id would be that of somebody's Grafana."""
-    assert ["eventq-fleet", "eventq-queue", "eventq-workers", "eventq-pipeline"] == UIDS
+    assert ["eventq-fleet", "eventq-queue", "eventq-workers", "eventq-jobs", "eventq-pipeline"] == UIDS
     assert [content["uid"] for content in CONTENTS.values()] == UIDS
     for content in CONTENTS.values():
         assert "id" not in content and content["schemaVersion"] == 41
@@ -128,7 +129,33 @@ def good() -> Content:
         "type": "query",
     }
     data_source = {"label": "Data source", "name": "datasource", "query": "prometheus", "type": "datasource"}
-    return {"editable": False, "panels": [panel, table], "templating": {"list": [data_source, job]}}
+    return {"editable": False, "panels": [panel, table, spans()], "templating": {"list": [data_source, job]}}
+
+
+def spans() -> Content:
+    """A table of spans, which asks Tempo."""
+    source = {"type": "tempo", "uid": "${tempo_datasource}"}
+    query = '{ span.messaging.system = "eventq" && kind = consumer } | select(name, span.error.type) with (most_recent=true)'
+    titles = {"Start time": "Start", "Name": "Span", "error.type": "Error", "Duration": "Duration", "traceIdHidden": "Trace"}
+    link = {"title": "Show", "url": "/d/x?var-trace_id=${__data.fields.traceIdHidden}"}
+    return {
+        "datasource": source,
+        "description": "Attempts.",
+        "fieldConfig": {
+            "defaults": {"unit": "string"},
+            "overrides": [{"matcher": {"id": "byName", "options": "Span"}, "properties": [{"id": "links", "value": [link]}]}],
+        },
+        "gridPos": {"h": 8, "w": 24, "x": 0, "y": 16},
+        "id": 3,
+        "options": {"sortBy": [{"desc": True, "displayName": "Start"}]},
+        "targets": [{"datasource": source, "query": query, "queryType": "traceql", "refId": "A"}],
+        "title": "Spans",
+        "transformations": [
+            {"id": "convertFieldType", "options": {"conversions": [{"destinationType": "number", "targetField": "Duration"}]}},
+            {"id": "organize", "options": {"excludeByName": {"kind": True}, "renameByName": titles}},
+        ],
+        "type": "table",
+    }
 
 
 def _set(*path: str | int, to: object) -> Callable[[Content], None]:
@@ -153,6 +180,8 @@ FAULTS: dict[str, list[Callable[[Content], None]]] = {
     "panel-datasource-rule": [
         _set("panels", 0, "datasource", to={"uid": "prometheus"}),
         _set("panels", 0, "targets", 0, "datasource", to=None),
+        _set("panels", 2, "datasource", "uid", to="tempo"),
+        _set("panels", 2, "targets", 0, "datasource", to={"type": "tempo", "uid": "${datasource}"}),
     ],
     "panel-title-description-rule": [_set("panels", 0, "description", to=""), _set("panels", 0, "title", to="")],
     "panel-units-rule": [
@@ -183,6 +212,21 @@ FAULTS: dict[str, list[Callable[[Content], None]]] = {
         _set("panels", 1, "transformations", 1, "options", "renameByName", to={"queue": "Queue", "Value #A": "Rate"}),
         _set("panels", 1, "fieldConfig", "overrides", 0, "matcher", "options", to="Ratio"),
         _set("panels", 1, "options", "sortBy", 0, "displayName", to="Ratio"),
+    ],
+    "target-traceql": [
+        _set("panels", 2, "targets", to=spans()["targets"] * 2),
+        _set("panels", 2, "targets", 0, "query", to="{ true } with (most_recent=true)"),
+        _set("panels", 2, "targets", 0, "query", to=spans()["targets"][0]["query"].removesuffix(" with (most_recent=true)")),
+        _set("panels", 2, "type", to="traces"),
+    ],
+    "span-columns": [
+        _set("panels", 2, "targets", 0, "query", to=spans()["targets"][0]["query"].replace("span.error.type", "span.error")),
+        _set("panels", 2, "transformations", 1, "options", "excludeByName", "error.type", to=True),
+        _set("panels", 2, "transformations", 0, "options", "conversions", 0, "targetField", to="wait"),
+        _set("panels", 2, "fieldConfig", "overrides", 0, "matcher", "options", to="Name"),
+        _set("panels", 2, "options", "sortBy", 0, "displayName", to="Start time"),
+        _set("panels", 2, "fieldConfig", "overrides", 0, "properties", 0, "value", 0, "url", to="?${__data.fields.traceID}"),
+        _set("panels", 2, "fieldConfig", "overrides", 0, "properties", 0, "value", 0, "url", to='?${__data.fields["job.id"]}'),
     ],
 }
 
@@ -290,7 +334,7 @@ def test_durations_ask_for_exemplars(metric: str) -> None:
     asked = [
         [target["exemplar"] for target in panel["targets"]]
         for _, panel in PANELS
-        if any(f"{metric}_bucket" in target["expr"] for target in panel["targets"])
+        if any(f"{metric}_bucket" in target.get("expr", "") for target in panel["targets"])
     ]
     assert asked and all(any(each) for each in asked)
 
@@ -385,22 +429,32 @@ def test_alerts_of_no_queue_are_shown_whichever_queue_is_chosen(tmp_path: Path) 
 
 
 def test_links_lead_to_dashboards_and_keep_time_and_variables() -> None:
-    """The bar leads to all of them; a queue's name in the fleet leads to that queue."""
+    """The bar leads to all of them; a queue's name in the fleet to that queue; job names, jobs and spans to the explorer."""
     for content in CONTENTS.values():
         (bar,) = content["links"]
         assert (bar["tags"], bar["keepTime"], bar["includeVars"]) == (["eventq"], True, True)
     properties = [
-        each
-        for _, panel in PANELS
+        (uid, override["matcher"]["options"], each["value"])
+        for uid, panel in PANELS
         for override in panel["fieldConfig"]["overrides"]
         for each in override["properties"]
         if each["id"] == "links"
     ]
-    (url,) = [link["url"] for each in properties for link in each["value"]]
-    path, _, parameters = url.partition("?")
-    assert path.removeprefix("/d/") in UIDS
-    names = {each["name"] for each in CONTENTS["eventq-queue"]["templating"]["list"]}
-    assert {re.sub(r"^(?:var-|\$\{)(\w+).*$", r"\1", each) for each in parameters.split("&")} == names | {"__url_time_range"}
+    links = [(uid, column, link["url"].partition("?")) for uid, column, value in properties for link in value]
+    assert [(uid, column, path) for uid, column, (path, _, _) in links] == [
+        ("eventq-fleet", "Queue", "/d/eventq-queue"),
+        ("eventq-queue", "Job name", "/d/eventq-jobs"),
+        ("eventq-jobs", "Span", "/d/eventq-jobs"),
+        ("eventq-jobs", "Job", "/d/eventq-jobs"),
+        ("eventq-jobs", "Job", "/d/eventq-jobs"),
+    ]
+    for uid, _, (path, _, parameters) in links:
+        given = [re.sub(r"^(?:var-|\$\{)(\w+).*$", r"\1", each) for each in parameters.split("&")]
+        here, there = (
+            {each["name"] for each in CONTENTS[name]["templating"]["list"]} for name in (uid, path.removeprefix("/d/"))
+        )
+        # Nothing twice: of two values Grafana would take the first. What both have is kept, or said anew.
+        assert len(set(given)) == len(given) and here & there <= set(given) <= there | {"__url_time_range"}
 
 
 def test_firing_alerts_are_marked_on_every_dashboard() -> None:
@@ -415,7 +469,7 @@ def test_all_namespaces_and_queues_are_chosen_in_a_way_that_lets_absent_labels_p
     """Without Kubernetes there is no namespace, and `.+` would not match that."""
     for content in CONTENTS.values():
         found = {each["name"]: each for each in content["templating"]["list"]}
-        assert list(found) == ["datasource", "job", "namespace", "queue"]
+        assert list(found)[:4] == ["datasource", "job", "namespace", "queue"]
         assert (found["namespace"]["allValue"], found["queue"]["allValue"]) == (".*", ".*")
         assert [found[name]["current"]["value"] for name in ("job", "namespace", "queue")] == [["$__all"]] * 3
 
@@ -433,6 +487,62 @@ def test_colours_change_where_the_alerts_are() -> None:
         rules.overdue,
     )
     assert (shared.LAG_SECONDS, shared.LAG_SHARE) == (rules.lag_minimum, rules.lag_share)
+
+
+# Traces
+
+
+def test_trace_queries_name_what_spans_have() -> None:
+    """Attributes that are not in the table cannot be asked for; what is there is on the dashboard, and of the tracer's words."""
+    asked = " ".join(each.query for each in trace_queries())
+    assert {each for each in traceql.ATTRIBUTES if traceql.span(each) in asked} == traceql.ATTRIBUTES
+    assert set(re.findall(r'span\."?([\w.]+)', asked)) == traceql.ATTRIBUTES
+    written = {each for each in vars(names).values() if isinstance(each, str)}
+    assert traceql.ATTRIBUTES <= written and f'{traceql.span(names.MESSAGING_SYSTEM)} = "{names.SYSTEM}"' in asked
+    with pytest.raises(traceql.UnknownAttribute, match="eventq.job.result"):
+        traceql.span("eventq.job.result")
+
+
+def test_what_is_chosen_at_the_top_is_asked_for() -> None:
+    """Each variable of the job explorer is in one of its queries, and they have no others."""
+    queries_of_spans = [target["query"] for uid, panel in PANELS if uid == "eventq-jobs" for target in panel["targets"]]
+    own = {each["name"] for each in CONTENTS["eventq-jobs"]["templating"]["list"][4:]} - {"tempo_datasource"}
+    assert set(re.findall(r"\$(\w+)", " ".join(queries_of_spans))) == own | {"queue"}
+    assert [text for text in map(traceql.filled, queries_of_spans) if "$" in text] == []
+
+
+def test_every_choice_of_a_duration_is_one_of_traceql() -> None:
+    """A number and a unit that Tempo knows; the chosen one is among them."""
+    (variable,) = [each for each in CONTENTS["eventq-jobs"]["templating"]["list"] if each["type"] == "custom"]
+    values = [each["value"] for each in variable["options"]]
+    assert ",".join(values) == variable["query"] and [variable["current"]["value"]] == [
+        each["value"] for each in variable["options"] if each["selected"]
+    ]
+    assert [value for value in values if not re.fullmatch(r"\d+(?:ms|s|m|h)", value)] == []
+
+
+@pytest.mark.slow
+def test_trace_queries_are_traceql(schema: Path) -> None:
+    """By the grammar of Grafana's editor: those of the panels, with each duration; and it finds what is none."""
+    asked = [each.query for each in trace_queries()]
+    assert len(asked) == 7
+    assert traceql_errors(schema, map(traceql.filled, asked)) == {}
+    slow = next(each for each in asked if "$min_duration" in each)
+    (variable,) = [each for each in CONTENTS["eventq-jobs"]["templating"]["list"] if each["type"] == "custom"]
+    durations = [traceql.filled(slow.replace("$min_duration", each["value"])) for each in variable["options"]]
+    assert traceql_errors(schema, durations) == {}
+    broken = [
+        "",
+        '{ span.messaging.system = "eventq" ',
+        '{ span.messaging.system == "eventq" }',
+        "{ kind = konsumer }",
+        "{ duration >= 5 minutes }",
+        "{ status = error } | rate( by (span.error.type)",
+        "{ status = error } | ratio() by (span.error.type)",
+        "{ status = error } | select()",
+        "{ span.eventq.job.attempt > 1 }",
+    ]
+    assert set(traceql_errors(schema, [*broken, *map(traceql.filled, asked)])) == set(broken)
 
 
 # Grafana's own types
@@ -482,10 +592,14 @@ def test_grafana_s_types_find_what_is_wrong(schema: Path) -> None:
     _panel(broken, "table")["fieldConfig"]["overrides"][1]["properties"][1]["value"] = {"type": "sparkle"}
     _panel(broken, "timeseries")["targets"][0]["exemplars"] = True
     del _panel(broken, "bargauge")["options"]["displayMode"]
-    found = complaints(schema, {"eventq-fleet": broken})
+    traced = copy.deepcopy(CONTENTS["eventq-jobs"])
+    _panel(traced, "table")["targets"][0]["tableType"] = "span"
+    _panel(traced, "traces")["options"]["height"] = 14
+    found = complaints(schema, {"eventq-fleet": broken, "eventq-jobs": traced})
     places = {line.partition(": error ")[0] for line in found if ": error " in line}
     named = [_panel(broken, kind)["title"] for kind in ("row", "stat", "state-timeline", "table", "timeseries", "bargauge")]
     assert {"eventq-fleet", *(f"eventq-fleet, {title}" for title in named)} <= places
+    assert {f"eventq-jobs, {_panel(traced, kind)['title']}" for kind in ("table", "traces")} <= places
     # An older Grafana has to find nothing wrong with what it knows, and there is nothing it knows that is wrong in these.
     assert "eventq-fleet, as InGrafana10" in places
 
@@ -532,4 +646,5 @@ def test_targets_say_what_grafana_stores() -> None:
     """An instant query is no range query."""
     stored: Any = Target("up", instant=True).as_json("B")
     assert (stored["instant"], stored["range"], stored["refId"], stored["expr"]) == (True, False, "B", "up")
-    assert DASHBOARDS[0].panels[0].targets[0].instant
+    first = DASHBOARDS[0].panels[0].targets[0]
+    assert isinstance(first, Target) and first.instant

@@ -1,11 +1,18 @@
 """`make observe`: everything starts, says where it is, and is gone afterwards, whatever is installed."""
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace import StatusCode
 
 from ..conftest import WaitUntil, skip_for
 from ..servers import free_port
@@ -35,7 +42,10 @@ async def test_everything_runs_and_answers_until_interrupted_and_nothing_is_left
         await wait_until(lambda: observed.is_up, UP_SECONDS)
         started = descendants(observed.process.pid)
         commands = " ".join(started.values())
-        for program in ("valkey-server", "load worker", "load producer", "eventq exporter", "sink", "prometheus", "alertmanager"):
+        for program in (
+            "valkey-server", "load worker", "load producer", "eventq exporter", "eventq tracer", "spans", "sink", "prometheus",
+            "alertmanager",
+        ):  # fmt: skip
             assert program in commands, f"{program} is not running: {commands}"
         assert "eventq_exporter_leader 1.0" in get(f"{observed.url('exporter')}/metrics")
         assert "Prometheus" in get(observed.url("prometheus")) and "Alertmanager" in get(observed.url("alertmanager"))
@@ -60,6 +70,31 @@ async def test_without_prometheus_the_rest_runs_and_sigterm_ends_it(
         await _all_gone(started, tmp_path, wait_until)
 
 
+async def test_spans_of_the_load_arrive(environment: dict[str, str], tmp_path: Path, wait_until: WaitUntil) -> None:
+    """Of jobs that were added and of jobs that ran, of both services, failed ones with their error; one trace has both ends."""
+    with Observed(environment={**environment, "PATH": str(tmp_path)}) as observed:
+        await wait_until(lambda: observed.is_up, UP_SECONDS)
+
+        def has(pattern: str) -> bool:
+            return any(re.fullmatch(pattern, line) for line in observed.spans())
+
+        job = r"\S+  \d+ ms"
+        await wait_until(lambda: has(rf"shop-worker  process emails  {job}  completed  [0-9a-f]{{8}}…"), UP_SECONDS)
+        await wait_until(lambda: has(rf"shop-worker  process payments  {job}  error \S*CardDeclined  [0-9a-f]{{8}}…"), UP_SECONDS)
+        await wait_until(lambda: has(rf"shop-worker  process reports  {job}  completed  [0-9a-f]{{8}}…"), UP_SECONDS)
+
+        def whole() -> set[str]:
+            """Return the traces that have a span of the producer and one of the worker."""
+            services = ("shop  ", "shop-worker  ")
+            producer, worker = (
+                {line.rpartition(" ")[2] for line in observed.spans() if line.startswith(each)} for each in services
+            )
+            return producer & worker
+
+        await wait_until(whole, UP_SECONDS, description="a trace with both ends")
+        assert 0 == observed.end(signal.SIGINT), observed.output
+
+
 async def test_nothing_outlives_it_when_it_is_killed(environment: dict[str, str], tmp_path: Path, wait_until: WaitUntil) -> None:
     """`kill -9` of it ends the others too; only its folder stays."""
     with Observed(environment={**environment, "PATH": str(tmp_path)}) as observed:
@@ -74,7 +109,7 @@ async def test_it_ends_by_itself_after_the_time_that_was_asked_for(environment: 
     """Exit code 0, and nothing on its output but where things are."""
     with Observed("--seconds", "0.5", environment={**environment, "PATH": str(tmp_path)}) as observed:
         assert 0 == observed.wait(), observed.output
-    assert ["exporter", "prometheus", "alertmanager", "rules"] == [line.split()[0] for line in observed.lines]
+    assert ["exporter", "spans", "prometheus", "alertmanager", "rules"] == [line.split()[0] for line in observed.lines]
 
 
 async def test_a_program_that_fails_is_told_with_its_last_words_and_ends_everything(
@@ -109,7 +144,7 @@ async def test_a_time_scale_that_leaves_too_little_of_a_window_is_refused(scale:
 
 @pytest.fixture
 def sink_port() -> int:
-    """Where the receiver of alerts is to listen."""
+    """Where a receiver is to listen."""
     return free_port()
 
 
@@ -135,6 +170,46 @@ async def test_receiver_prints_alerts_and_misses_the_watchdog(sink_port: int, wa
         "the watchdog is heard: alerts are delivered",
         "the watchdog has been silent for 0.5 s: alerts are not delivered",
     ] == [line.partition(" ")[2] for line in sink.lines]
+
+
+def _tracer_of(service: str, endpoint: str, compression: Compression) -> TracerProvider:
+    """Return what makes spans and sends each of them there at once."""
+    provider = TracerProvider(resource=Resource({"service.name": service}))
+    exporter = OTLPSpanExporter(endpoint=endpoint, compression=compression, timeout=10)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider
+
+
+@pytest.mark.parametrize("compression", [Compression.NoCompression, Compression.Gzip])
+async def test_receiver_prints_a_line_for_each_span(sink_port: int, wait_until: WaitUntil, compression: Compression) -> None:
+    """Service, name, job, duration, how it ended, trace; what is no span is refused and told."""
+    url = f"http://127.0.0.1:{sink_port}"
+    ids = {"messaging.message.id": "3f2a"}
+    with Program(sys.executable, "-m", "tools.observe.spans", "--port", str(sink_port)) as receiver:
+        await wait_until(lambda: answers(f"{url}/"), UP_SECONDS, description="a receiver that answers")
+        provider = _tracer_of("shop-worker", f"{url}/v1/traces", compression)
+        tracer = provider.get_tracer("eventq")
+        failed = tracer.start_span("process orders", start_time=1_000_000_000, attributes={**ids, "error.type": "ValueError"})
+        failed.set_status(StatusCode.ERROR)
+        failed.end(end_time=1_012_400_000)
+        done = tracer.start_span(
+            "process orders", start_time=2_000_000_000, attributes={**ids, "eventq.job.outcome": "completed"}
+        )
+        done.end(end_time=3_500_000_000)
+        add = tracer.start_span("add_bulk orders", start_time=1, attributes={"messaging.batch.message_count": 3})
+        add.end(end_time=1)
+        provider.shutdown()
+        assert 404 == post(f"{url}/v1/metrics", {})
+        assert 400 == post(f"{url}/v1/traces", ["what is this"])
+        assert 0 == receiver.end(signal.SIGTERM)
+    traces = [f"{each.get_span_context().trace_id:032x}"[:8] + "…" for each in (failed, done, add)]
+    *lines, refused = [line.partition(" ")[2] for line in receiver.lines]
+    assert [
+        f"shop-worker  process orders  3f2a  12 ms  error ValueError  {traces[0]}",
+        f"shop-worker  process orders  3f2a  1500 ms  completed  {traces[1]}",
+        f"shop-worker  add_bulk orders  0 ms  {traces[2]}",
+    ] == lines
+    assert refused.startswith("not spans: DecodeError(")
 
 
 async def _all_gone(started: dict[int, str], tmp_path: Path, wait_until: WaitUntil) -> None:

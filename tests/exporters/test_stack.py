@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from eventq_prometheus.dashboards import files
+from eventq_prometheus.spread import labels_of
+
 from ..conftest import WaitUntil, skip_for
 from ..servers import free_port
 from .stack_programs import ROOT, Program, alertmanager, answers, get, post
@@ -20,6 +23,12 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 GRAFANA = ROOT / "grafana"
 ALERTMANAGER = GRAFANA / "alertmanager" / "alertmanager.yml"
+TEMPO: dict[str, Any] = yaml.safe_load((GRAFANA / "tempo" / "tempo.yml").read_text())
+#: Services whose health cannot be looked at, and why; nobody may wait for them.
+WITHOUT_HEALTH = {
+    "tempo": "its image has nothing but Tempo in it, which cannot ask itself",
+    "tracer": "it answers nobody; what it could not send it keeps and sends again",
+}
 #: Services that are built here, by the target of the Dockerfile.
 BUILT = {name: service["build"]["target"] for name, service in SERVICES.items() if "build" in service}
 
@@ -47,7 +56,8 @@ def test_service_is_kept_in_bounds(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert set(service["logging"]["options"]) == {"max-size", "max-file"}
-    assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    assert ("healthcheck" in service) is (name not in WITHOUT_HEALTH)
+    assert name in WITHOUT_HEALTH or service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
     for port in service.get("ports", ()):
         assert re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port), port
     if name not in BUILT:
@@ -58,7 +68,7 @@ def test_service_is_kept_in_bounds(name: str) -> None:
 def test_service_waits_for_what_is_started_with_it(name: str) -> None:
     """Until it is healthy. What it waits for is in every profile that it is in, or in none, which is always started."""
     for other, how in SERVICES[name].get("depends_on", {}).items():
-        assert how == {"condition": "service_healthy"}
+        assert how == {"condition": "service_healthy"} and other not in WITHOUT_HEALTH
         profiles = SERVICES[other].get("profiles")
         assert profiles is None or set(SERVICES[name]["profiles"]) <= set(profiles), other
 
@@ -78,15 +88,19 @@ def test_server_alone_is_what_comes_without_a_profile() -> None:
     assert ["redis"] == [name for name, service in SERVICES.items() if "profiles" not in service]
 
 
-@pytest.mark.parametrize("name", [name for name in SERVICES if name not in ("redis", "grafana")])
+@pytest.mark.parametrize("name", [name for name in SERVICES if name not in ("redis", "grafana", "tempo")])
 def test_options_of_a_command_are_options_of_the_program(name: str) -> None:
-    """As its own help lists them; of Prometheus and Alertmanager, that of the version which is installed here."""
+    """As its own help lists them; of Prometheus and Alertmanager, that of the version which is installed here.
+
+    Tempo is not to be had as anything but an image; its two options are those of its examples.
+    """
     command = SERVICES[name]["command"]
     flags = re.findall(r"--[a-z][\w.-]*", " ".join(command))
     program = _program(name, command)
     done = subprocess.run([*program, "--help"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     missing = [flag for flag in flags if not re.search(rf"{flag}\b", done.stdout + done.stderr)]
-    assert (flags != [] or name == "worker") and missing == [], done.stdout + done.stderr
+    assert done.returncode == 0 and missing == [], done.stdout + done.stderr
+    assert flags != [] or name in ("tracer", "worker")
 
 
 def _program(name: str, command: list[str]) -> list[str]:
@@ -163,17 +177,62 @@ def test_prometheus_reads_its_settings_as_they_are_mounted(mounted: Path) -> Non
 
 
 def test_addresses_are_those_of_the_services() -> None:
-    """Of every target, of the receivers of alerts, and of Grafana's data sources: a service, and the port it listens on."""
+    """Of targets, receivers of alerts, data sources, and where spans go: a service, and a port that it listens on."""
     ports = {
         "exporter": re.findall(r":(\d+)", " ".join(SERVICES["exporter"]["command"])),
         "alertmanager": ["9093"],
         "prometheus": ["9090"],
         "sink": re.findall(r"--port\D+(\d+)", " ".join(SERVICES["sink"]["command"])) or ["9095"],
+        "tempo": [str(TEMPO["server"]["http_listen_port"]), _otlp_ports()["http"]],
     }
-    texts = [path.read_text() for path in (GRAFANA / "prometheus" / "targets").iterdir()]
+    texts = [*SERVICES["tracer"]["environment"].values()]
+    texts += [path.read_text() for path in (GRAFANA / "prometheus" / "targets").iterdir()]
     texts += [ALERTMANAGER.read_text(), *(path.read_text() for path in (GRAFANA / "provisioning").rglob("*.yaml"))]
     found = re.findall(r"(?:http://|\[)([a-z]+):(\d+)", "\n".join(texts))
-    assert {(name, port) for name, (port,) in ports.items()} == set(found)
+    assert {(name, port) for name, its in ports.items() for port in its} == set(found)
+
+
+def _otlp_ports() -> dict[str, str]:
+    """Return the port that Tempo receives on, by protocol."""
+    protocols = TEMPO["distributor"]["receivers"]["otlp"]["protocols"]
+    return {name: each["endpoint"].removeprefix("0.0.0.0:") for name, each in protocols.items()}
+
+
+# Tempo and the tracer
+
+
+def test_tempo_listens_on_the_ports_that_are_let_out() -> None:
+    """To Grafana, and to whoever sends spans by either protocol."""
+    ports = {port.rpartition(":")[2] for port in SERVICES["tempo"]["ports"]}
+    assert {str(TEMPO["server"]["http_listen_port"]), *_otlp_ports().values()} == ports
+    assert {"grpc", "http"} == set(_otlp_ports())
+
+
+def test_tempo_keeps_what_it_has_on_its_volume_and_not_for_ever() -> None:
+    """A path elsewhere would be lost with the container, and could not be written by its user."""
+    destinations = {source: destination for source, destination, _ in mounts("tempo")}
+    assert f"-config.file={destinations['./grafana/tempo/tempo.yml']}" in SERVICES["tempo"]["command"]
+    trace = TEMPO["storage"]["trace"]
+    assert "local" == trace["backend"]
+    for path in (trace["wal"]["path"], trace["local"]["path"]):
+        assert path.startswith(f"{destinations['tempo-data']}/")
+    assert "48h" == TEMPO["overrides"]["defaults"]["compaction"]["block_retention"]
+    assert TEMPO["usage_report"]["reporting_enabled"] is False
+
+
+def test_tracer_sends_spans_and_nothing_that_tempo_does_not_take() -> None:
+    """By HTTP, which the path of its endpoint is of; logs and metrics would be refused each time."""
+    settings = SERVICES["tracer"]["environment"]
+    assert "http/protobuf" == settings["OTEL_EXPORTER_OTLP_PROTOCOL"]
+    assert ("none", "none") == (settings["OTEL_LOGS_EXPORTER"], settings["OTEL_METRICS_EXPORTER"])
+
+
+def test_every_program_of_the_demo_has_a_service_name_of_its_own() -> None:
+    """Spans are told apart by it; without one they are all of `unknown_service`."""
+    names = [SERVICES[name]["environment"]["OTEL_SERVICE_NAME"] for name in ("producer", "worker", "tracer")]
+    assert len(set(names)) == 3
+    for name in ("producer", "worker"):
+        assert SERVICES["exporter"]["environment"]["EVENTQ_URL"] == SERVICES[name]["environment"]["EVENTQ_URL"]
 
 
 # Alertmanager
@@ -276,10 +335,10 @@ async def _silenced(url: str, wait_until: WaitUntil, alerts: list[dict[str, str]
 def test_data_sources_and_dashboards_are_provisioned_for_reading_only() -> None:
     """Uids are given, so that links hold; nobody can edit what the next start would undo."""
     (sources,) = [yaml.safe_load(path.read_text()) for path in (GRAFANA / "provisioning" / "datasources").iterdir()]
-    assert {"prometheus": "prometheus", "alertmanager": "alertmanager"} == {
+    assert {"prometheus": "prometheus", "alertmanager": "alertmanager", "tempo": "tempo"} == {
         each["uid"]: each["type"] for each in sources["datasources"]
     }
-    assert [False, False] == [each["editable"] for each in sources["datasources"]]
+    assert [False] * 3 == [each["editable"] for each in sources["datasources"]]
     assert ["prometheus"] == [each["uid"] for each in sources["datasources"] if each.get("isDefault")]
     (provided,) = [yaml.safe_load(path.read_text()) for path in (GRAFANA / "provisioning" / "dashboards").iterdir()]
     (provider,) = provided["providers"]
@@ -296,6 +355,22 @@ def test_grafana_opens_with_a_dashboard_that_is_mounted_and_lets_nobody_in_as_mo
     assert str(Path(home).parent) in [destination for _, destination, _ in mounts("grafana")]
     assert ("true", "Viewer") == (settings["GF_AUTH_ANONYMOUS_ENABLED"], settings["GF_AUTH_ANONYMOUS_ORG_ROLE"])
     assert ("true", "false") == (settings["GF_AUTH_DISABLE_LOGIN_FORM"], settings["GF_AUTH_BASIC_ENABLED"])
+
+
+def test_exemplars_lead_to_their_trace() -> None:
+    """By the label that the exporter gives them: to Tempo, and to the job explorer, which a viewer may open."""
+    (sources,) = [yaml.safe_load(path.read_text()) for path in (GRAFANA / "provisioning" / "datasources").iterdir()]
+    by_uid = {each["uid"]: each for each in sources["datasources"]}
+    explore, explorer = by_uid["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+    labels = labels_of("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    assert labels is not None and explore["name"] == explorer["name"]
+    assert "4bf92f3577b34da6a3ce929d0e0e4736" == labels[explore["name"]]
+    assert "tempo" == by_uid[explore["datasourceUid"]]["type"]
+    path, _, variable = explorer["url"].partition("?")
+    dashboard = json.loads(files()[f"dashboards/{path.removeprefix('/d/')}.json"])
+    # Grafana puts environment variables in place of $NAME there, and $ in place of $$.
+    assert variable.replace("$$", "$") in [f"var-{each['name']}=${{__value.raw}}" for each in dashboard["templating"]["list"]]
+    assert "$" not in explorer["url"].replace("$$", "")
 
 
 def test_data_source_knows_how_often_is_scraped() -> None:

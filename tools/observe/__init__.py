@@ -1,1 +1,1 @@
-"""A load, a receiver of alerts, and everything between them in one terminal: `python -m tools.observe`."""
+"""A load, receivers of alerts and spans, and everything between them in one terminal: `python -m tools.observe`."""

@@ -1,4 +1,5 @@
-"""Everything around the exporter on one machine, without Docker: a server, a load, Prometheus with the rules, Alertmanager.
+"""Everything around exporter and tracer on one machine, without Docker: a server, a load, Prometheus with the rules,
+Alertmanager, and a receiver of spans.
 
 `make observe`, or `python -m tools.observe`; Ctrl-C ends it all. Prometheus and Alertmanager are left out where
 they are not installed.
@@ -33,13 +34,15 @@ if TYPE_CHECKING:
 #: Seconds between two looks at whether everything still runs, and that the server gets to end.
 LOOK_EVERY: Final = 0.2
 SERVER_SECONDS: Final = 10.0
-#: Where exporter, Prometheus, Alertmanager and the receiver of alerts are if nothing else is there.
-PORTS: Final = (10650, 9090, 9093, 9095)
+#: Where exporter, Prometheus, Alertmanager, and the receivers of alerts and of spans are if nothing else is there.
+PORTS: Final = (10650, 9090, 9093, 9095, 4318)
 #: Seconds after which the watchdog is missed, before they are scaled, and at least.
 SILENCE: Final = 180.0
 LEAST_SILENCE: Final = 15.0
 #: Seconds between two repetitions of an alert to Alertmanager, before they are scaled.
 RESEND: Final = 60.0
+#: The receiver of spans, and the file that it writes.
+SPANS: Final = "spans"
 #: The programs, by the names that Debian and others give them.
 PROMETHEUS: Final = ("prometheus",)
 ALERTMANAGER: Final = ("alertmanager", "prometheus-alertmanager")
@@ -72,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="observe", description="Exporter, Prometheus, Alertmanager and a load, until Ctrl-C.")
+    parser = argparse.ArgumentParser(
+        prog="observe", description="Exporter, tracer, Prometheus, Alertmanager and a load, until Ctrl-C."
+    )
     parser.add_argument(
         "--url", help="the server; default: an embedded one. The load's queues: emails, images, payments, reports"
     )
@@ -118,6 +123,9 @@ def _observe(folder: Path, url: str, rules: RuleSettings, options: argparse.Name
         write_settings(folder, addresses, rules)
         _start_load(family, url, addresses, options.trouble)
         print(f"exporter      http://127.0.0.1:{addresses.exporter}/", flush=True)
+        _start_tracer(family, url, addresses)
+        # A file, as there are dozens of them a second.
+        print(f"spans         tail -f {family.log(SPANS)}", flush=True)
         if prometheus is None:
             _tell_missing("prometheus", "rules nor alerts", PROMETHEUS)
         if alertmanager is None:
@@ -135,11 +143,29 @@ def _observe(folder: Path, url: str, rules: RuleSettings, options: argparse.Name
 def _start_load(family: Family, url: str, addresses: Addresses, trouble: float) -> None:
     here = {"EVENTQ_URL": url}
     load = [sys.executable, "-m", "tools.observe.load"]
-    family.start("worker", [*load, "worker"], environment=here)
-    family.start("producer", [*load, "producer", "--trouble", str(trouble)], environment=here)
+    family.start("worker", [*load, "worker"], environment={**here, "OTEL_SERVICE_NAME": "shop-worker"})
+    produce = [*load, "producer", "--trouble", str(trouble)]
+    family.start("producer", produce, environment={**here, "OTEL_SERVICE_NAME": "shop"})
     listen = f"127.0.0.1:{addresses.exporter}"
     family.start("exporter", [sys.executable, "-m", "eventq", "exporter", "--per-worker", "--listen", listen], environment=here)
     family.wait_for(f"http://{listen}/readyz")
+
+
+def _start_tracer(family: Family, url: str, addresses: Addresses) -> None:
+    receiver = f"http://127.0.0.1:{addresses.spans}"
+    family.start(SPANS, [sys.executable, "-m", "tools.observe.spans", "--port", str(addresses.spans)])
+    family.wait_for(f"{receiver}/")
+    environment = {
+        "EVENTQ_URL": url,
+        "OTEL_SERVICE_NAME": "eventq-tracer",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_TRACES_EXPORTER": "otlp",
+        # The receiver takes spans only.
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "none",
+    }
+    family.start("tracer", [sys.executable, "-m", "eventq", "tracer"], environment=environment)
 
 
 def _start_alertmanager(family: Family, program: str, folder: Path, addresses: Addresses, rules: RuleSettings) -> None:

@@ -80,7 +80,7 @@ class Family:
         self, name: str, command: Sequence[str], *, is_shown: bool = False, environment: Mapping[str, str] | None = None
     ) -> None:
         """Start a program. What it prints goes to a file, or, if it is shown, where our own output goes."""
-        log = self._logs / f"{name}.log"
+        log = self.log(name)
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command,
@@ -98,6 +98,10 @@ class Family:
             start_new_session=True,
         )
         self._children.append(_Child(name, process, guard, log))
+
+    def log(self, name: str) -> Path:
+        """Return the file that gets what a program of this name prints, unless it is shown."""
+        return self._logs / f"{name}.log"
 
     def wait_for(self, url: str) -> None:
         """Return once the program that was started last answers there. Raises Failed, Stopped."""

@@ -30,6 +30,7 @@ class Addresses:
     prometheus: int
     alertmanager: int
     sink: int
+    spans: int
 
 
 def rule_settings(scale: float) -> RuleSettings:

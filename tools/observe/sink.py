@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import FrameType
 
-__all__ = ["Watchdog", "lines_of", "main"]
+__all__ = ["Watchdog", "lines_of", "main", "say"]
 
 #: Where alertmanager.yml sends the watchdog; what comes anywhere else is printed.
 WATCHDOG: Final = "/watchdog"

@@ -6,7 +6,10 @@ local function emit(kind, events)
   for index = 1, count do
     size = size + #events[index] + 1
     if index == count or index - start + 1 == ENTRY_EVENTS or size + #events[index + 1] > ENTRY_BYTES then
-      local text = '[' .. table.concat(events, ',', start, index) .. ']'
+      -- Redis' Lua reads every character of a string that it makes: the long one is made once.
+      events[start] = '[' .. events[start]
+      events[index] = events[index] .. ']'
+      local text = table.concat(events, ',', start, index)
       local n = index - start + 1
       event_bytes = event_bytes + #text
       redis.call('XADD', events_key, '*', 'kind', kind, 'seq', seq + 1, 'n', n, 'ms', now_text,

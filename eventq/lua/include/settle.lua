@@ -1,8 +1,8 @@
 -- Records outcomes: (id, token, word, fragment, body, extra) from ARGV[14 + progressed * 4]. Sets `stale` to the indexes of
 -- those whose token is no longer the job's, `came_back` to how many came into line. Needs: now, emit, totals, the columns.
 -- Inline and with counters on purpose: a closure, a global name or a table's length for every job costs as much as the rest.
-local argv, match, sub, first = ARGV, string.match, string.sub, 14 + progressed * 4
-local settling, done, names, times, finished = {}, {}, {}, {}, {}
+local argv, match, sub, find, first = ARGV, string.match, string.sub, string.find, 14 + progressed * 4
+local settling, done, times, finished, last_fragment, name = {}, {}, {}, {}, nil, nil
 for index = 0, settled - 1 do settling[index + 1] = argv[first + index * 6] end
 local current = redis.call('HMGET', runs_key, unpack(settling))
 local completed, retrying, failed, retries, postponed = {}, {}, {}, {}, {}
@@ -17,10 +17,9 @@ for index = 1, settled do
     done[id] = true
     local word, fragment, body, extra = argv[at + 2], argv[at + 3], argv[at + 4], argv[at + 5]
     local ready, started, rest = match(text, '^0 (%d+) (%d+) (.*)$', #prefix + 1)
-    local name = names[fragment]
-    if not name then
-      name = match(fragment, '^"name":"([^"]*)"')
-      names[fragment] = name
+    -- Fragments of jobs without a trace are mostly alike, those of others never.
+    if fragment ~= last_fragment then
+      last_fragment, name = fragment, sub(fragment, 9, find(fragment, '"', 9, true) - 1)
     end
     -- Jobs of one claim share their times: the text is made once.
     local both = ready .. started
@@ -29,22 +28,24 @@ for index = 1, settled do
       facts = ',"waited_ms":' .. math.max(0, started - ready) .. ',"ran_ms":' .. (now - started)
       times[both] = facts
     end
-    local event = '{"job_id":"' .. id .. '",' .. fragment .. facts
     local run
     if word == 'completed' then
-      local total = '}'
+      local total = ''
       if sub(rest, 1, 2) ~= '1 ' then
         -- include: duration
-        total = total .. '}'
       end
       ended = ended + 1
-      completed[ended], well.ids[ended], well.rules[ended] = event .. total, id, extra
+      completed[ended] = '{"job_id":"' .. id .. '",' .. fragment .. facts .. total .. '}'
+      well.ids[ended], well.rules[ended] = id, extra
       finished[name] = (finished[name] or 0) + 1
       run = 'completed - ' .. now_text .. ' ' .. ready .. ' ' .. started .. ' ' .. rest
-    elseif word == 'postpone' then
-      -- include: postpone
     else
-      -- include: fail
+      local event = '{"job_id":"' .. id .. '",' .. fragment .. facts
+      if word == 'postpone' then
+        -- include: postpone
+      else
+        -- include: fail
+      end
     end
     size = size + 1
     recorded[size], texts[size * 2 - 1], texts[size * 2] = id, id, run

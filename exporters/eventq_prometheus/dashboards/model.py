@@ -8,9 +8,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
-__all__ = ["COLUMNS", "DATA_SOURCE", "SCHEMA_VERSION", "Dashboard", "Json", "LayoutError", "Panel", "Row", "Target"]
+__all__ = [
+    "COLUMNS",
+    "DATA_SOURCE",
+    "SCHEMA_VERSION",
+    "TRACE_SOURCE",
+    "Dashboard",
+    "Json",
+    "LayoutError",
+    "Panel",
+    "Row",
+    "Target",
+    "TraceTarget",
+]
 
 Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
 
@@ -19,6 +31,10 @@ SCHEMA_VERSION: Final = 41
 #: How wide a dashboard is.
 COLUMNS: Final = 24
 DATA_SOURCE: Final[Mapping[str, Json]] = {"type": "prometheus", "uid": "${datasource}"}
+#: Where traces are.
+TRACE_SOURCE: Final[Mapping[str, Json]] = {"type": "tempo", "uid": "${tempo_datasource}"}
+#: How many traces Tempo is asked for, and how many spans of each; it gives 20 and 3 by itself.
+_MOST_TRACES: Final = 100
 
 
 class LayoutError(Exception):
@@ -28,6 +44,8 @@ class LayoutError(Exception):
 @dataclass(frozen=True, slots=True)
 class Target:
     """A query of a panel. `instant`: at the end of the time shown only."""
+
+    source: ClassVar[Mapping[str, Json]] = DATA_SOURCE
 
     expression: str
     legend: str = ""
@@ -50,6 +68,29 @@ class Target:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class TraceTarget:
+    """What a panel asks Tempo for: TraceQL, or a trace by its id. Only the first one of a panel would be asked."""
+
+    source: ClassVar[Mapping[str, Json]] = TRACE_SOURCE
+
+    query: str
+
+    def as_json(self, ref: str) -> Json:
+        """Return what Grafana stores."""
+        return {
+            "datasource": TRACE_SOURCE,
+            "filters": [],
+            "limit": _MOST_TRACES,
+            "metricsQueryType": "range",
+            "query": self.query,
+            "queryType": "traceql",
+            "refId": ref,
+            "spss": _MOST_TRACES,
+            "tableType": "spans",
+        }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
     """A panel and its size. `field`: the defaults of `fieldConfig`. `points`: at most so many per series."""
@@ -57,7 +98,7 @@ class Panel:
     kind: str
     title: str
     description: str
-    targets: tuple[Target, ...]
+    targets: tuple[Target, ...] | tuple[TraceTarget]
     width: int
     height: int
     options: Mapping[str, Json]
@@ -69,7 +110,7 @@ class Panel:
     def as_json(self, number: int, x: int, y: int) -> dict[str, Json]:
         """Return what Grafana stores."""
         return {
-            "datasource": DATA_SOURCE,
+            "datasource": self.targets[0].source if self.targets else DATA_SOURCE,
             "description": self.description,
             "fieldConfig": {"defaults": self.field, "overrides": self.overrides},
             "gridPos": {"h": self.height, "w": self.width, "x": x, "y": y},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from eventq_prometheus.dashboards.model import Json, Panel, Target
+from eventq_prometheus.dashboards.model import Json, Panel, Target, TraceTarget
 
 __all__ = [
     "NAMED_BY_QUEUE",
@@ -98,7 +98,7 @@ def stat(
 def time_series(
     title: str,
     description: str,
-    targets: tuple[Target, ...],
+    targets: tuple[Target, ...] | tuple[TraceTarget],
     unit: str,
     *,
     width: int = 8,

@@ -174,13 +174,20 @@ def _by_name(name: str) -> str:
     return aggregated("sum", _NAME, grown(name))
 
 
+#: The attempts of a name in the job explorer.
+_ATTEMPTS: Final = (
+    "/d/eventq-jobs?${__url_time_range}&${datasource:queryparam}&${job:queryparam}&${namespace:queryparam}"
+    "&var-queue=${__data.fields.queue}&var-job_name=${__value.raw:percentencode}"
+)
+
 _NAMES: Final = Row(
     "Job names",
     (
         table(
             "Job names",
-            "A row for each job name, in the time shown. Attempts per job: 1 when none had to run again.",
-            (Label("queue", "Queue"), Label("job_name", "Job name")),
+            "A row for each job name, in the time shown. Attempts per job: 1 when none had to run again. "
+            "A name leads to its attempts in the job explorer, which needs traces.",
+            (Label("queue", "Queue"), Label("job_name", "Job name", _ATTEMPTS, "Attempts in the job explorer")),
             (
                 Column("Started", _by_name("eventq_job_attempts_started_total"), decimals=0),
                 Column("Finished", _by_name("eventq_jobs_finished_total"), decimals=0),

@@ -29,6 +29,7 @@ __all__ = [
     "VERY_LATE_SECONDS",
     "annotation",
     "dashboard",
+    "source_variable",
 ]
 
 TAG: Final = "eventq"
@@ -61,7 +62,14 @@ SOME_IS_WORTH_A_LOOK: Final = limits((0.5, "orange"))
 
 
 def dashboard(
-    uid: str, title: str, description: str, rows: tuple[Row, ...], *, period: str = "3h", annotations: tuple[Json, ...] = ()
+    uid: str,
+    title: str,
+    description: str,
+    rows: tuple[Row, ...],
+    *,
+    period: str = "3h",
+    annotations: tuple[Json, ...] = (),
+    variables: tuple[Json, ...] = (),
 ) -> Dashboard:
     """Return a dashboard with what all of them have."""
     return Dashboard(
@@ -69,7 +77,7 @@ def dashboard(
         title=f"eventq / {title}",
         description=description,
         rows=rows,
-        variables=_VARIABLES,
+        variables=(*_VARIABLES, *variables),
         annotations=(_BUILT_IN, _FIRING, *annotations),
         links=_LINKS,
         tags=(TAG,),
@@ -116,21 +124,25 @@ def _variable(name: str, title: str, metric: str, every: str) -> Json:
     }
 
 
-_SOURCE: Final[Mapping[str, Json]] = {
-    "hide": 0,
-    "includeAll": False,
-    "label": "Data source",
-    "multi": False,
-    "name": "datasource",
-    "options": [],
-    "query": "prometheus",
-    "refresh": 1,
-    "regex": "",
-    "skipUrlSync": False,
-    "type": "datasource",
-}
+def source_variable(name: str, title: str, kind: str) -> Json:
+    """Return a variable for a data source of a kind."""
+    return {
+        "hide": 0,
+        "includeAll": False,
+        "label": title,
+        "multi": False,
+        "name": name,
+        "options": [],
+        "query": kind,
+        "refresh": 1,
+        "regex": "",
+        "skipUrlSync": False,
+        "type": "datasource",
+    }
+
+
 _VARIABLES: Final[tuple[Json, ...]] = (
-    _SOURCE,
+    source_variable("datasource", "Data source", "prometheus"),
     _variable("job", "Job", "eventq_up", ".+"),
     # Targets without a namespace, and metrics without a queue, are to be shown: an empty label matches this.
     _variable("namespace", "Namespace", 'eventq_up{job=~"$job"}', ".*"),

@@ -5,7 +5,8 @@ import type * as Stat from "@grafana/schema/dist/esm/raw/composable/stat/panelcf
 import type * as StateTimeline from "@grafana/schema/dist/esm/raw/composable/statetimeline/panelcfg/x/StateTimelinePanelCfg_types.gen";
 import type * as Table from "@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen";
 import type * as TimeSeries from "@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen";
-// Later versions of the package have no types of Prometheus' queries.
+// Later versions of the package have no types of Tempo's queries, nor of Prometheus'.
+import type { TempoQuery } from "grafana-schema-12/dist/esm/raw/composable/tempo/dataquery/x/TempoDataQuery_types.gen";
 import type { PrometheusDataQuery } from "grafana-schema-10/dist/esm/raw/composable/prometheus/dataquery/x/PrometheusDataQuery_types.gen";
 import type * as Schema from "@grafana/schema";
 import type { Dashboard as Dashboard10 } from "grafana-schema-10";
@@ -58,7 +59,7 @@ type PanelOf<Kind extends string, Options, Custom> = Plain<
       defaults: Omit<Schema.FieldConfig, "custom"> & { custom?: Custom };
       overrides: { matcher: Schema.MatcherConfig; properties: Property[] }[];
     };
-    targets: PrometheusDataQuery[];
+    targets: PrometheusDataQuery[] | TempoQuery[];
   }
 >;
 
@@ -71,6 +72,8 @@ export type Panels = {
   "state-timeline": PanelOf<"state-timeline", StateTimeline.Options, StateTimeline.FieldConfig>;
   table: PanelOf<"table", Table.Options, Table.FieldConfig>;
   timeseries: PanelOf<"timeseries", TimeSeries.Options, TimeSeries.FieldConfig>;
+  // The package has no types of this one: without options it is as Grafana makes it.
+  traces: PanelOf<"traces", Record<string, never>, never>;
 };
 
 /** What Prometheus' data source keeps of an annotation besides what all have. */

@@ -1,0 +1,172 @@
+"""What tracing costs: the tracer itself, and workers and server beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
+
+from eventq import NewJob, Queue
+
+from .ledgers import NAMES, drained
+from .otlp import ReceiverProcess
+from .traced import cpu, tracer
+
+if TYPE_CHECKING:
+    from ..conftest import MakeServer, WaitUntil
+    from ..servers import TestServer
+
+CALLER = SpanContext(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, False, TraceFlags(1))
+
+#: Drains a queue and says what CPU it took. With an SDK that makes spans recordable when it is asked to.
+WORKER = """
+import asyncio, json, sys, time
+from eventq import Queue, Worker
+
+if sys.argv[3] == "traced":
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+
+async def process(job):
+    return True
+
+async def main(url, jobs):
+    async with Queue("q", url=url) as queue:
+        worker = Worker(queue, process, concurrency=100, max_jobs=jobs)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        began, cpu = time.perf_counter(), time.process_time()
+        await worker.run()
+        print(json.dumps([time.perf_counter() - began, time.process_time() - cpu]), flush=True)
+
+try:
+    import uvloop
+    run = uvloop.run
+except ImportError:
+    run = asyncio.run
+run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+async def fill(queue: Queue[Any, Any], jobs: int, *, traced: bool) -> None:
+    """Add so many jobs, each as one call would, in a trace or outside of any."""
+    for start in range(0, jobs, 500):
+        new = [NewJob(NAMES[number % 3], number) for number in range(start, min(jobs, start + 500))]
+        if traced:
+            with use_span(NonRecordingSpan(CALLER)):
+                await asyncio.gather(*[queue.add(job.name, job.data) for job in new])
+        else:
+            await queue.add_bulk(new)
+
+
+async def drain(server: TestServer, jobs: int, *, traced: bool) -> tuple[float, float, float]:
+    """Drain so many jobs; return the CPU seconds per job of server and worker, and jobs per second."""
+    async with Queue("q", url=server.url) as queue:
+        await fill(queue, jobs, traced=traced)
+        process = _worker(server.url, jobs, "traced" if traced else "plain")
+        assert process.stdout is not None and process.stdin is not None
+        await asyncio.to_thread(process.stdout.readline)
+        before = cpu(server.pid)
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        took, used = json.loads(await asyncio.to_thread(process.stdout.readline))
+        server_used = cpu(server.pid) - before
+        await asyncio.to_thread(process.communicate)
+        await drained(queue)
+    return server_used / jobs, used / jobs, jobs / took
+
+
+def _worker(url: str, jobs: int, how: str) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", WORKER, url, str(jobs), how]
+    return subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("attached", [False, True], ids=["context", "tracer"])
+async def test_workers_and_server_beside_it(make_server: MakeServer, attached: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Draining traced jobs (with the tracer attached, or without) and plain ones in turn, five pairs: server and worker CPU per job
+    at most 10 % more.
+    """
+    server, jobs = make_server(), 40_000
+    ratios: list[tuple[float, float]] = []
+    with ReceiverProcess() as receiver:
+        for pair in range(6):
+            plain = await drain(server, jobs, traced=False)
+            if attached:
+                with tracer(server.url, receiver.environment(), queued=False, consumer=f"c{pair}") as process:
+                    traced = await drain(server, jobs, traced=True)
+                    process.kill()
+            else:
+                traced = await drain(server, jobs, traced=True)
+            if pair:  # the first one warms up
+                ratios.append((traced[0] / plain[0], traced[1] / plain[1]))
+            async with Queue("q", url=server.url) as queue:
+                await queue.obliterate(force=True)
+    server_ratio, worker_ratio = (statistics.median(each) for each in zip(*ratios, strict=True))
+    with capsys.disabled():
+        print(
+            f"\nfive pairs of {jobs} jobs, traced / plain: server CPU {server_ratio:.3f} ({_span(ratios, 0)}), "
+            f"worker CPU {worker_ratio:.3f} ({_span(ratios, 1)})"
+        )
+    assert server_ratio <= 1.10
+    assert worker_ratio <= 1.10
+
+
+def _span(ratios: list[tuple[float, float]], index: int) -> str:
+    values = [ratio[index] for ratio in ratios]
+    return f"{min(values):.2f} to {max(values):.2f}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("kinds", "asked", "jobs"),
+    [
+        pytest.param("all", 3_000, 10_000, id="small"),
+        pytest.param("all", 3_000, 40_000, id="full", marks=pytest.mark.full),
+        pytest.param("process", 8_000, 40_000, id="process", marks=pytest.mark.full),
+    ],
+)
+async def test_it_keeps_up(
+    make_server: MakeServer, wait_until: WaitUntil, kinds: str, asked: int, jobs: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So many runs a second from a backlog: with `add`, `queued` and `process` spans, or with those of runs alone.
+
+    Runs alone are what is left where the jobs were added in a bulk: one span for all of them.
+    """
+    server = make_server()
+    with ReceiverProcess() as receiver:
+        async with Queue("q", url=server.url) as queue:
+            if kinds == "process":
+                with use_span(NonRecordingSpan(CALLER)):
+                    for start in range(0, jobs, 1000):
+                        await queue.add_bulk([NewJob(NAMES[number % 3], number) for number in range(start, start + 1000)])
+            else:
+                await fill(queue, jobs, traced=True)
+            arguments = [sys.executable, "-c", WORKER, server.url, str(jobs), "plain"]
+            done = await asyncio.to_thread(
+                subprocess.run, arguments, input="go\n", capture_output=True, text=True, timeout=120, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            expected = jobs + jobs // 1000 if kinds == "process" else 3 * jobs
+            with tracer(server.url, receiver.environment(), queued=kinds == "all") as process:
+                began, before = time.perf_counter(), cpu(process.pid)
+                await wait_until(lambda: receiver.counts()["spans"] >= expected, 120, description=f"{expected} spans")
+                took, used = time.perf_counter() - began, cpu(process.pid) - before
+                assert 0 == await asyncio.to_thread(process.stop), process.log
+            assert expected == receiver.counts()["spans"]
+    with capsys.disabled():
+        print(
+            f"\n{jobs} runs, {expected} spans: {jobs / took:,.0f} runs a second, {used / jobs * 1e6:.0f} us of CPU a run, "
+            f"{used / expected * 1e6:.0f} us a span"
+        )
+    assert jobs / took >= asked
