@@ -8,6 +8,7 @@ blocks delays nothing but itself. What a receiver raises becomes an `error` even
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 from collections import deque
@@ -90,9 +91,14 @@ class _Line:
     """
 
     def __init__(
-        self, receiver: Callable[[Any], object], threads: ThreadPool, report: Callable[[str, BaseException], None]
+        self,
+        receiver: Callable[[Any], object],
+        threads: ThreadPool,
+        report: Callable[[str, BaseException], None],
+        context: contextvars.Context,
     ) -> None:
         self._receiver = receiver
+        self._context = context
         self._report = report
         self._is_ending = False
         self.kinds: set[str] = set()
@@ -122,7 +128,10 @@ class _Line:
                 self._report(f"listener {self._name}: {BACKLOG} events behind, the oldest are dropped", RuntimeError("overflow"))
         self._events.append(event)
         if self.is_idle:
-            self._task = asyncio.get_running_loop().create_task(self._deliver(), name=f"eventq-listener {self._name}")
+            # Not in the context of whoever tells: what a listener does is no part of the job that told it first.
+            self._task = asyncio.get_running_loop().create_task(
+                self._deliver(), name=f"eventq-listener {self._name}", context=self._context.copy()
+            )
 
     @property
     def _name(self) -> str:
@@ -165,6 +174,7 @@ class Listeners:
         self._lines: dict[object, _Line] = {}
         # Not the loop's own: a few listeners that hang would keep everybody's calls waiting, and the program from ending.
         self._threads = ThreadPool(f"eventq-listeners {queue}")
+        self._context = contextvars.copy_context()
         #: Whose error listeners hear what a receiver here raises.
         self.errors_to = self
 
@@ -207,7 +217,7 @@ class Listeners:
     def _line(self, receiver: Callable[[Any], object]) -> _Line:
         line = self._lines.get(_identity(receiver))
         if line is None:
-            line = self._lines[_identity(receiver)] = _Line(receiver, self._threads, self._report)
+            line = self._lines[_identity(receiver)] = _Line(receiver, self._threads, self._report, self._context)
         return line
 
     def _report(self, message: str, error: BaseException) -> None:

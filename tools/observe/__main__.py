@@ -121,9 +121,9 @@ def _observe(folder: Path, url: str, rules: RuleSettings, options: argparse.Name
     with contextlib.ExitStack() as held, Family(folder, stopping) as family:
         addresses = Addresses(*(choose_port(port, held) for port in PORTS))
         write_settings(folder, addresses, rules)
+        _start_tracer(family, url, addresses)
         _start_load(family, url, addresses, options.trouble)
         print(f"exporter      http://127.0.0.1:{addresses.exporter}/", flush=True)
-        _start_tracer(family, url, addresses)
         # A file, as there are dozens of them a second.
         print(f"spans         tail -f {family.log(SPANS)}", flush=True)
         if prometheus is None:
@@ -142,10 +142,12 @@ def _observe(folder: Path, url: str, rules: RuleSettings, options: argparse.Name
 
 def _start_load(family: Family, url: str, addresses: Addresses, trouble: float) -> None:
     here = {"EVENTQ_URL": url}
+    # What the shop does itself has spans too, and the jobs are added in them.
+    shop = {**here, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{addresses.spans}"}
     load = [sys.executable, "-m", "tools.observe.load"]
-    family.start("worker", [*load, "worker"], environment={**here, "OTEL_SERVICE_NAME": "shop-worker"})
+    family.start("worker", [*load, "worker"], environment={**shop, "OTEL_SERVICE_NAME": "shop-worker"})
     produce = [*load, "producer", "--trouble", str(trouble)]
-    family.start("producer", produce, environment={**here, "OTEL_SERVICE_NAME": "shop"})
+    family.start("producer", produce, environment={**shop, "OTEL_SERVICE_NAME": "shop"})
     listen = f"127.0.0.1:{addresses.exporter}"
     family.start("exporter", [sys.executable, "-m", "eventq", "exporter", "--per-worker", "--listen", listen], environment=here)
     family.wait_for(f"http://{listen}/readyz")

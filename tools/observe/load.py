@@ -9,15 +9,18 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import os
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+
+from opentelemetry import trace
 
 from eventq import Backoff, BulkAddError, JobOptions, NewJob, Queue, QueueUnavailable, Worker
 from eventq.cli.runtime import exit_codes, run_async, until_stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from eventq import Job
 
@@ -118,11 +121,31 @@ async def _insist(queue: Queue[Task, None], jobs: list[NewJob[Task]]) -> None:
     """Go on where Redis is away for a while: that is something to look at too."""
     while True:
         try:
-            await queue.add_bulk(jobs)
+            with trace.get_tracer("shop").start_as_current_span(f"order {jobs[0].name}"):
+                await queue.add_bulk(jobs)
         except (QueueUnavailable, BulkAddError) as error:
             print(f"load: {error}", flush=True)
         else:
             return
+
+
+@contextlib.contextmanager
+def traced() -> Iterator[None]:
+    """Send spans of what a program does itself, where OTEL_EXPORTER_OTLP_ENDPOINT says who takes them."""
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        yield
+        return
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=2), schedule_delay_millis=1000))
+    trace.set_tracer_provider(provider)
+    try:
+        yield
+    finally:
+        provider.shutdown()
 
 
 async def work(url: str | None) -> None:
@@ -159,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     part = produce(options.url, options.trouble) if options.part == "producer" else work(options.url)
-    with exit_codes():
+    with exit_codes(), traced():
         run_async(lambda: until_stopped(part))
 
 
