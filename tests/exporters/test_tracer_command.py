@@ -157,7 +157,7 @@ async def test_a_server_that_refuses(make_server: MakeServer) -> None:
     assert said.count("\n") == 1 and "refuses the credentials: Authentication required" in said
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_server_that_is_not_there() -> None:
     """After ten seconds, in one line."""
     code, out, said = ended("--url", f"redis://127.0.0.1:{free_port()}/0")

@@ -84,7 +84,7 @@ async def test_a_collector_that_takes_nothing(make_server: MakeServer, wait_unti
     """Jobs go on; the place stays; everything is sent when it takes again, by the same tracer or by the next one."""
     server, ledger = make_server(), Ledger()
     with OtlpReceiver("http/protobuf") as receiver:
-        environment = {**receiver.environment(), "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+        environment = {**receiver.environment(), "OTEL_EXPORTER_OTLP_TIMEOUT": "0.3"}
         async with Queue("q", int, url=server.url) as queue:
             with tracer(server.url, environment) as process:
                 async with worker(queue):

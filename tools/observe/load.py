@@ -20,7 +20,7 @@ from eventq import Backoff, BulkAddError, JobOptions, NewJob, Queue, QueueUnavai
 from eventq.cli.runtime import exit_codes, run_async, until_stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from eventq import Job
 
@@ -130,7 +130,7 @@ async def _insist(queue: Queue[Task, None], jobs: list[NewJob[Task]]) -> None:
 
 
 @contextlib.contextmanager
-def traced() -> Iterator[None]:
+def traced() -> Generator[None]:
     """Send spans of what a program does itself, where OTEL_EXPORTER_OTLP_ENDPOINT says who takes them."""
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         yield
