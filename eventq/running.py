@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from eventq.context import QueueContext
     from eventq.current import RunContext
     from eventq.job import Job
-    from eventq.records import Record
+    from eventq.records import JobErrorInfo, Record
     from eventq.threads import ThreadPool
 
 BackoffStrategy = "Callable[[Job[Any, Any], BaseException], float | None | Awaitable[float | None]]"
@@ -64,23 +64,26 @@ class Running:
     @property
     def held(self) -> Held:
         """Return the run as renewals and releases name it."""
-        trace = f",{self.record.trace}" if self.record.trace else ""
-        return Held(self.claimed.id, self.claimed.token, self.identity + trace)
+        return Held(self.claimed.id, self.claimed.token, self.identity + self._trace(None))
 
     def outcome(self, verdict: Verdict) -> Outcome:
         """Return the outcome as it is sent."""
-        trace = f",{self.record.trace}" if self.record.trace else ""
-        if self.context is not None and (verdict.error is not None or self.context.made is not None):
-            said = self.context.span.captured(verdict.error.traceback if verdict.error else "")
-            trace = f"{trace},{said}" if said else trace
         return Outcome(
             self.claimed.id,
             self.claimed.token,
             verdict.word,
-            self.identity + verdict.facts + trace,
+            self.identity + verdict.facts + self._trace(verdict.error),
             verdict.body,
             verdict.extra,
         )
+
+    def _trace(self, error: JobErrorInfo | None) -> str:
+        """Return what an event says of traces: whose the job is, and what was said of the run's span."""
+        trace = f",{self.record.trace}" if self.record.trace else ""
+        if self.context is not None and (error is not None or self.context.made is not None):
+            said = self.context.span.captured(error.traceback if error else "")
+            return f"{trace},{said}" if said else trace
+        return trace
 
     def end(self, why: str) -> None:
         """Tell the processor that this run is over: cancel its task, set `job.cancelled` for a thread to see."""

@@ -41,14 +41,14 @@ def caller_link() -> str:
 
 
 def caller_baggage() -> str:
-    """Return the caller's baggage as its header says it; '' for none, and for more than 8 KiB, the limit of W3C."""
+    """Return the caller's baggage as its header says it, '' for none. What is beyond 8 KiB, W3C's limit, is left out."""
     context = get_current()
     if not context:
         return ""
     carrier: dict[str, str] = {}
     _baggage_propagator.inject(carrier, context)
     text = carrier.get("baggage", "")
-    return text if len(text) <= _BAGGAGE_BYTES else ""
+    return text if len(text) <= _BAGGAGE_BYTES else text[: text.rfind(",", 0, _BAGGAGE_BYTES) + 1].rstrip(",")
 
 
 def with_baggage(text: str) -> Context:

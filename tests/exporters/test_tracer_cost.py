@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import statistics
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
@@ -16,7 +17,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_s
 from eventq import NewJob, Queue
 
 from .ledgers import NAMES, drained
-from .otlp import ReceiverProcess
+from .otlp import OtlpReceiver, ReceiverProcess
 from .traced import cpu, tracer
 
 if TYPE_CHECKING:
@@ -61,8 +62,12 @@ async def fill(queue: Queue[Any, Any], jobs: int, *, traced: bool) -> None:
     for start in range(0, jobs, 500):
         new = [NewJob(NAMES[number % 3], number) for number in range(start, min(jobs, start + 500))]
         if traced:
-            with use_span(NonRecordingSpan(CALLER)):
-                await asyncio.gather(*[queue.add(job.name, job.data) for job in new])
+            adds: list[asyncio.Task[Any]] = []
+            for job in new:  # each in a trace of its own, as requests add them
+                caller = SpanContext(random.getrandbits(128) or 1, random.getrandbits(64) or 1, False, TraceFlags(1))
+                with use_span(NonRecordingSpan(caller)):
+                    adds.append(asyncio.ensure_future(queue.add(job.name, job.data)))
+            await asyncio.gather(*adds)
         else:
             await queue.add_bulk(new)
 
@@ -119,6 +124,35 @@ async def test_workers_and_server_beside_it(make_server: MakeServer, attached: b
         )
     assert server_ratio <= 1.10
     assert worker_ratio <= 1.10
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("mode", ["refuse", "hang"])
+async def test_no_job_pays_for_a_collector_that_takes_nothing(
+    make_server: MakeServer, mode: Literal["refuse", "hang"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Draining traced jobs with the tracer attached, its collector taking everything and nothing in turn, five pairs: worker CPU per job
+    within 5 %.
+    """
+    server, jobs = make_server(), 40_000
+    ratios: list[tuple[float, float]] = []
+    with ReceiverProcess() as taking, OtlpReceiver("grpc") as refusing:
+        refusing.mode = mode
+        for pair in range(6):
+            used: list[tuple[float, float, float]] = []
+            for receiver in (taking, refusing):
+                with tracer(server.url, receiver.environment(), consumer=f"c{pair}") as process:
+                    used.append(await drain(server, jobs, traced=True))
+                    process.kill()
+                async with Queue("q", url=server.url) as queue:
+                    await queue.obliterate(force=True)
+            if pair:
+                ratios.append((used[1][0] / used[0][0], used[1][1] / used[0][1]))
+    worker_ratio = statistics.median(ratio[1] for ratio in ratios)
+    with capsys.disabled():
+        print(f"\nfive pairs of {jobs} jobs, {mode} / accept: worker CPU {worker_ratio:.3f} ({_span(ratios, 1)})")
+    assert worker_ratio <= 1.05
 
 
 def _span(ratios: list[tuple[float, float]], index: int) -> str:

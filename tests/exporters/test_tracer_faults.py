@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from eventq import Queue, Worker
 from eventq.commands.upkeep import trim_events
 from eventq_opentelemetry import StreamTracer
+from eventq_opentelemetry.saved import Memory, memory_text
 
 from .ledgers import Ledger, drained, worker
 from .otlp import OtlpReceiver
@@ -216,3 +217,10 @@ async def test_an_exporter_that_raises_is_tried_again(make_server: MakeServer, w
         await queue.add("n", 1)
         await wait_until(lambda: exporter.get_finished_spans(), 10, description="the span")
         assert (3, 1) == (process.refused, process.sent)
+
+
+async def test_who_its_workers_are_is_looked_up_once() -> None:
+    """A queue that was read before is taken as it was left: what is read again must make the same spans, and no better ones."""
+    process = StreamTracer(InMemorySpanExporter(), url="redis://127.0.0.1:1/0")
+    await process.restored("q", memory_text(Memory()))  # to look it up would need a connection
+    assert memory_text(Memory()) == process.state("q")

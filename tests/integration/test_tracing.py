@@ -38,6 +38,7 @@ from eventq.events import (
     CompletedEvent,
     DelayedEvent,
     FailedEvent,
+    ReleasedEvent,
     RetryingEvent,
     StalledEvent,
     WorkerStartedEvent,
@@ -554,6 +555,25 @@ async def test_what_is_said_of_a_span_goes_along_with_the_outcome(url: str, queu
     assert "Declined: no" in retrying.span["stacktrace"] and "speaking" in retrying.span["stacktrace"]
     assert failed["slow"].reason == "timeout" and "TimedOut" in failed["slow"].span["stacktrace"]
     assert {event.name: event.span for event in heard} == {name: event.span for name, event in completed.items()}
+
+
+async def test_what_a_run_said_goes_along_when_it_is_given_back(url: str, queue_name: str) -> None:
+    """A worker that shuts down is alive to tell it."""
+    began = asyncio.Event()
+
+    async def hold(_: Job) -> None:
+        trace.get_current_span().set_attribute("tenant", "acme")
+        began.set()
+        await asyncio.Event().wait()
+
+    async with Queue(queue_name, url=url) as queue, Recorder(queue) as recorder:
+        with trace.use_span(NonRecordingSpan(CALLER)):
+            await queue.add("n")
+        async with Worker(queue, hold, grace=0):
+            await began.wait()
+        await recorder.catch_up()
+    (released,) = recorder.of(ReleasedEvent)
+    assert ({"attributes": {"tenant": "acme"}}, TRACEPARENT) == (released.span, released.traceparent)
 
 
 async def test_a_plain_function_says_as_much(url: str, queue_name: str) -> None:
