@@ -21,6 +21,8 @@ from .otlp import OtlpReceiver, ReceiverProcess
 from .traced import cpu, tracer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..conftest import MakeServer, WaitUntil
     from ..servers import TestServer
 
@@ -72,10 +74,17 @@ async def fill(queue: Queue[Any, Any], jobs: int, *, traced: bool) -> None:
             await queue.add_bulk(new)
 
 
-async def drain(server: TestServer, jobs: int, *, traced: bool) -> tuple[float, float, float]:
-    """Drain so many jobs; return the CPU seconds per job of server and worker, and jobs per second."""
+async def drain(
+    server: TestServer, jobs: int, *, traced: bool, ready: Callable[[], bool] | None = None
+) -> tuple[float, float, float]:
+    """Drain so many jobs; return the CPU seconds per job of server and worker, and jobs per second.
+
+    ready: the drain begins when this is so: what a tracer reads of the adds is not part of it.
+    """
     async with Queue("q", url=server.url) as queue:
         await fill(queue, jobs, traced=traced)
+        while ready is not None and not await asyncio.to_thread(ready):
+            await asyncio.sleep(0.1)  # sleep-ok: a receiver gives no news
         process = _worker(server.url, jobs, "traced" if traced else "plain")
         assert process.stdout is not None and process.stdin is not None
         await asyncio.to_thread(process.stdout.readline)
@@ -108,7 +117,8 @@ async def test_workers_and_server_beside_it(make_server: MakeServer, attached: b
             plain = await drain(server, jobs, traced=False)
             if attached:
                 with tracer(server.url, receiver.environment(), queued=False, consumer=f"c{pair}") as process:
-                    traced = await drain(server, jobs, traced=True)
+                    seen = receiver.counts()["spans"] + jobs
+                    traced = await drain(server, jobs, traced=True, ready=lambda: receiver.counts()["spans"] >= seen)  # noqa: B023
                     process.kill()
             else:
                 traced = await drain(server, jobs, traced=True)
