@@ -59,7 +59,7 @@ class _Said:
 
     def event(self, name: str, offset: int, attributes: Attributes) -> None:
         kept, text = self._kept(attributes), _text(name)
-        if len(self.events) < _EVENTS and self._fits(text, kept):
+        if text and len(self.events) < _EVENTS and self._fits(text, kept):
             self.events.append((text, offset, kept))
         else:
             self.dropped += 1
@@ -101,15 +101,15 @@ class CapturingSpan(trace.Span):
         self._job = job
         self._began = began
         self._context: SpanContext | None = None
-        self._kept: _Said | None = None
+        self._said = _Said()
 
     def get_span_context(self) -> SpanContext:
         """Return ids and flags, as the tracer will have them."""
         if self._context is None:
             job = self._job
             added_ms, started_ms, facts = job.record.added_ms, job.run.started_ms, facts_of(job.record.trace)
-            creation = creation_of(job.queue, job.id, added_ms, facts)
-            ids = run_of(creation, facts, RunKey(job.id, job.fence, started_ms), started_ms - added_ms)
+            creation = creation_of(job.scope, job.id, added_ms, facts)
+            ids = run_of(creation, facts, RunKey(job.scope, job.id, job.fence, started_ms), started_ms - added_ms)
             is_sampled = root_sampled(creation.trace_id, f"add {job.queue}") if ids.is_sampled is None else ids.is_sampled
             flags = TraceFlags(TraceFlags.SAMPLED if is_sampled else TraceFlags.DEFAULT)
             state = TraceState.from_header([ids.state]) if ids.state else None
@@ -133,7 +133,7 @@ class CapturingSpan(trace.Span):
         """Keep an event. timestamp: ns since the epoch, by this machine's clock; None for now."""
         # An offset from the start, so that the tracer can lay it beside Redis' clock.
         offset = round((boot_time() - self._began) * 1e9)
-        self._said.event(name, offset if timestamp is None else offset + timestamp - time.time_ns(), attributes)
+        self._said.event(name, offset if timestamp is None else offset + int(timestamp) - time.time_ns(), attributes)
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         """Keep a link to another span."""
@@ -169,9 +169,7 @@ class CapturingSpan(trace.Span):
 
     def captured(self, stacktrace: str = "") -> str:
         """Return what is to travel with the outcome, `"span":{…}`; '' for nothing. stacktrace: of what the processor raised."""
-        if self._kept is None and not stacktrace:
-            return ""
-        told = self._kept.facts() if self._kept is not None else {}
+        told = self._said.facts()
         told["stacktrace"] = stacktrace.encode("utf-8", "replace")[-_STACKTRACE:].decode("utf-8", "ignore")
         said = {key: value for key, value in told.items() if value}
         try:
@@ -179,15 +177,9 @@ class CapturingSpan(trace.Span):
         except InvalidJob:  # a lone surrogate
             return ""
 
-    @property
-    def _said(self) -> _Said:
-        if self._kept is None:
-            self._kept = _Said()
-        return self._kept
-
 
 def _attributes_of(attributes: Attributes) -> dict[str, AttributeValue]:
-    kept = {_text(key): _value(value) for key, value in (attributes or {}).items()}
+    kept = {_text(key): _value(value) for key, value in (attributes or {}).items() if key}
     return {key: value for key, value in kept.items() if value is not None}
 
 

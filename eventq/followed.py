@@ -90,7 +90,8 @@ class Link:
         self.queues: dict[str, FollowedQueue] = {}
         self.reading = AsyncRunner(server, timeout=_LATE, patience=None, client_name="eventq-follower", on_fault=on_fault)
         self.calling = AsyncRunner(server, patience=None, client_name="eventq-follower", on_fault=on_fault)
-        self.entry_bytes = 1024.0
+        #: What an entry takes, as far as is known: at first a lot, so that the first reply is not too large.
+        self.entry_bytes = 16384.0
         self.connects = 0
         #: When (the loop's clock) a read was last answered.
         self.read_at = 0.0
@@ -132,6 +133,8 @@ class FollowedQueue:
         #: When (the loop's clock) it was last saved, and since when it is off the list of queues.
         self.saved_at = 0.0
         self.gone_at = 0.0
+        #: When its name was last kept without a save.
+        self.kept_at = 0.0
         #: One save at a time: each says what is handled then.
         self.saving = asyncio.Lock()
         #: Until when (the loop's clock) its stream is not read, since Redis refuses it.
@@ -163,6 +166,11 @@ class FollowedQueue:
             await self._hold(hold_ms, self.cursor.position)
         return hold.state
 
+    def tell(self, event: LostEvent, sink: FollowerSink) -> None:
+        """Tell the sink of a gap. What it makes of it is flushed like everything else, before the place beyond it is saved."""
+        self.is_unflushed = True
+        sink.lost(event)
+
     def take_gaps(self) -> list[LostEvent]:
         """Return what the last checks told as lost."""
         gaps, self._gaps = self._gaps, []
@@ -185,6 +193,7 @@ class FollowedQueue:
 
     async def keep(self, hold_ms: int) -> bool:
         """Keep the name and leave what is saved as it is; return whether it is still ours."""
+        self.kept_at = asyncio.get_running_loop().time()
         return (await self._hold(hold_ms)).held
 
     async def observe(self) -> QueueState:
@@ -211,7 +220,7 @@ class FollowedQueue:
                 self.doubt = self.is_checked = True
                 return
             if taken.gap is not None:
-                sink.lost(self._lost(taken.gap))
+                self.tell(self._lost(taken.gap), sink)
             self.had_unreadable = False
             count = span.last - span.first + 1
             self.is_broken = self.is_unflushed = True
@@ -274,7 +283,7 @@ async def _read(link: Link, sink: FollowerSink) -> bool:
         await queue.settle_doubt()
         for gap in queue.take_gaps():
             if queue.name in link.queues:
-                sink.lost(gap)
+                queue.tell(gap, sink)
     link.connects = link.reading.connects
     if not queues:
         return False

@@ -200,7 +200,8 @@ class Follower:
         listed = await self._runner.run_verb(list_queues(self.prefix))
         there = await self._there(listed)
         for name, queue in list(self._queues.items()):
-            queue.gone_at = 0.0 if name in there else queue.gone_at or now
+            # What is read and not flushed waits for somebody else; what is left of its events is read after that.
+            queue.gone_at = 0.0 if name in there or queue.is_unflushed else queue.gone_at or now
             # It was obliterated; its last event is still to be read, which may take a moment.
             if queue.gone_at and (not queue.epoch or now - queue.gone_at > _LAST_WORDS):
                 await self._save(queue, 0)
@@ -208,8 +209,10 @@ class Follower:
         await self._take([name for name in sorted(there) if name not in self._queues], there)
 
     async def _save_due(self, queues: Sequence[FollowedQueue]) -> None:
-        now = asyncio.get_running_loop().time()
-        due = [queue for queue in queues if now - queue.saved_at >= self._hold_ms / 3000]
+        """Save what was not saved for a while; keep the name of what cannot be saved now."""
+        before = asyncio.get_running_loop().time() - self._hold_ms / 3000
+        # One that was kept meanwhile is saved as soon as it can be.
+        due = [queue for queue in queues if (queue.kept_at if queue.is_unflushed else queue.saved_at) <= before]
         await self._on_each_link(due, lambda queue: self._save(queue, self._hold_ms))
 
     async def _on_each_link(
@@ -284,7 +287,7 @@ class Follower:
         if self._queues.get(queue.name) is not queue:
             return
         for gap in queue.take_gaps():
-            self._sink.lost(gap)
+            queue.tell(gap, self._sink)
         queue.link.queues[queue.name] = queue
         key = queue.link.key
         if key not in self._tasks:

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from eventq.client import SyncRunner, boot_time
-from eventq.commands.work import renew_leases
+from eventq.commands.work import Held, renew_leases
 from eventq.fence import deadline_of
 from eventq.limits import CALL_JOBS
 from eventq.vitals import REPORT_EVERY
@@ -97,7 +97,8 @@ class Heartbeat:
         for start in range(0, len(runs), CALL_JOBS):
             part = runs[start : start + CALL_JOBS]
             sent = boot_time()
-            gone = self._runner.run(renew_leases(self._keys, round(self._lease * 1000), [running.held for running in part]))
+            held = [Held(running.claimed.id, running.claimed.token) for running in part]
+            gone = self._runner.run(renew_leases(self._keys, round(self._lease * 1000), held))
             deadline = deadline_of(sent, self._lease)
             for running in part:
                 running.deadline = deadline

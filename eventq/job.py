@@ -100,6 +100,11 @@ class BaseJob(Generic[DataT, ResultT]):
         return self._context.name
 
     @property
+    def scope(self) -> str:
+        """The queue's name, with the prefix where that is not the usual one: ids of spans are made of it."""
+        return self._context.keys.scope
+
+    @property
     def attempt(self) -> int:
         """Which attempt this is (or would be next; of a failed job, was the last), from 1. Stalls do not raise it."""
         return max(1, self.run.fails) if self.run.state == JobState.FAILED else self.run.fails + 1

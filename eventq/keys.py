@@ -41,8 +41,18 @@ class QueueKeys:
         """The hash that lists every queue of this prefix: name -> tag."""
         return f"{self.prefix}:queues"
 
+    @property
+    def scope(self) -> str:
+        """What tells this queue from others of the same name, in ids that are made of it."""
+        return scope_of(self.prefix, self.name)
+
     def __repr__(self) -> str:
         return f"QueueKeys({self._keys['meta'].removesuffix(':meta')!r})"
+
+
+def scope_of(prefix: str, name: str) -> str:
+    """Return what tells a queue from others of the same name: its prefix, where that is not the usual one."""
+    return name if prefix == "eventq" else f"{prefix}/{name}"
 
 
 def check_queue_name(name: object, what: str = "queue name") -> str:

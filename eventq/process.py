@@ -19,12 +19,17 @@ def resource() -> dict[str, str]:
     attributes: Any = getattr(getattr(trace.get_tracer_provider(), "resource", None), "attributes", None)
     if attributes is None:
         name = os.environ.get("OTEL_SERVICE_NAME", "")
-        return {"service.name": name[:_TEXT]} if name else {}
-    told = {str(key): str(value)[:_TEXT] for key, value in attributes.items() if key in _TOLD or key.startswith("service.")}
+        return {"service.name": _plain(name)} if name else {}
+    told = {str(key): _plain(value) for key, value in attributes.items() if key in _TOLD or key.startswith("service.")}
     # What the SDK says where it was told nothing is no name.
     if told.get("service.name", "").startswith("unknown_service"):
         del told["service.name"]
     return told
+
+
+def _plain(value: object) -> str:
+    # An environment may hold what is no text: that must not keep a job from being added.
+    return str(value)[:_TEXT].encode("utf-8", "replace").decode()
 
 
 _service: tuple[object, str] | None = None

@@ -71,18 +71,21 @@ class SpanIds(msgspec.Struct, frozen=True, gc=False):
     state: str = ""
 
 
-def creation_of(queue: str, job_id: str, added_ms: int, facts: TraceFacts) -> SpanIds:
-    """Return the span that created a job: `add`, `create` of a small bulk, `add_bulk` of a large one, `schedule`."""
+def creation_of(scope: str, job_id: str, added_ms: int, facts: TraceFacts) -> SpanIds:
+    """Return the span that created a job: `add`, `create` of a small bulk, `add_bulk` of a large one, `schedule`.
+
+    scope: the queue, as its keys name it: other queues may have jobs of the same id, in the same trace and millisecond.
+    """
     caller = None if job_id.startswith("schedule:") else parse_traceparent(facts.traceparent)
     if caller is None:
-        trace_id = _number(16, "trace", queue, job_id, added_ms)
-        return SpanIds(trace_id, _number(8, trace_id, job_id, added_ms, "add"))
+        trace_id = _number(16, "trace", scope, job_id, added_ms)
+        return SpanIds(trace_id, _number(8, trace_id, scope, job_id, added_ms, "add"))
     if facts.batch:
         bulk = bulk_of(caller, facts)
         if facts.fan_out > MAX_FAN_OUT:
             return bulk
         caller = msgspec.structs.replace(caller, span_id=bulk.span_id)
-    span_id = _number(8, caller.trace_id, job_id, added_ms, "add")
+    span_id = _number(8, caller.trace_id, scope, job_id, added_ms, "add")
     return SpanIds(caller.trace_id, span_id, caller.span_id, caller.is_sampled, facts.tracestate)
 
 
@@ -102,6 +105,7 @@ def is_child(facts: TraceFacts, age_ms: int) -> bool:
 class RunKey(msgspec.Struct, frozen=True, gc=False):
     """What tells one run from every other."""
 
+    scope: str
     job_id: str
     fence: int
     started_ms: int
@@ -141,8 +145,8 @@ def parse_traceparent(text: str) -> SpanIds | None:
     return SpanIds(trace_id, span_id, 0, bool(flags & 1)) if trace_id and span_id else None
 
 
-def _parts(run: RunKey) -> tuple[str, int, int]:
-    return run.job_id, run.fence, run.started_ms
+def _parts(run: RunKey) -> tuple[str, str, int, int]:
+    return run.scope, run.job_id, run.fence, run.started_ms
 
 
 def _number(size: int, *parts: object) -> int:

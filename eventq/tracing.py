@@ -46,7 +46,10 @@ def caller_baggage() -> str:
     if not context:
         return ""
     carrier: dict[str, str] = {}
-    _baggage_propagator.inject(carrier, context)
+    try:
+        _baggage_propagator.inject(carrier, context)
+    except UnicodeError:  # what is no text cannot travel; the job can
+        return ""
     text = carrier.get("baggage", "")
     return text if len(text) <= _BAGGAGE_BYTES else text[: text.rfind(",", 0, _BAGGAGE_BYTES) + 1].rstrip(",")
 

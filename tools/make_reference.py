@@ -386,7 +386,7 @@ def _public_names(cls: Any) -> list[str]:
     """Return what a class and its own bases offer, internal plumbing aside."""
     own: list[type] = [base for base in cls.__mro__ if base.__module__.startswith("eventq")]
     names = {name for base in own for name, value in vars(base).items() if not name.startswith("_") and _has_doc(value)}
-    return sorted(names - {"in_child", "outcomes", "over"})
+    return sorted(names - {"in_child", "outcomes", "over", "scope"})
 
 
 def _has_doc(value: object) -> bool:

@@ -42,7 +42,7 @@ _QUICK: Final = 10 * ENTRIES
 class _Found:
     """One job. stored: None for one that was removed and of which events still tell. due_ms: of a delayed one, else 0."""
 
-    queue: str
+    scope: str
     stored: StoredJob | UnreadableRecord | None
     due_ms: int
     timeline: Timeline
@@ -73,7 +73,7 @@ async def _read(queue_name: str, job_id: str, place: Place) -> _Found:
             raise NotFound(f"job {job_id!r} is not in queue {queue_name!r}, and no event tells of it: never added, or long gone")
         run_verb, keys = queue.context.runner.run_verb, queue.context.keys
         [due_ms] = await run_verb(set_scores(keys, "delayed", [job_id]))
-        return _Found(queue_name, stored, int(due_ms or 0), timeline, await _logs(queue, job_id), await run_verb(server_time()))
+        return _Found(keys.scope, stored, int(due_ms or 0), timeline, await _logs(queue, job_id), await run_verb(server_time()))
 
 
 async def _logs(queue: Queue[Any, Any], job_id: str) -> list[str]:
@@ -99,7 +99,7 @@ def _document(queue_name: str, job_id: str, found: _Found) -> dict[str, Any]:
         "ready_at": iso(run.ready_ms or stored.record.added_ms),
         "due": iso(found.due_ms),
         "worker": run.worker if stored.state is JobState.ACTIVE else None,
-        "trace_id": _trace_id(queue_name, stored),
+        "trace_id": _trace_id(found.scope, stored),
         "starts": run.starts,
         "fails": run.fails,
         "stalls": run.stalls,
@@ -142,7 +142,7 @@ def _facts(stored: StoredJob, found: _Found) -> Iterator[tuple[str, Cell]]:
     yield from _times(stored, found)
     if run.started_ms and run.worker != "-":
         yield "worker", run.worker
-    yield "trace", _trace_id(found.queue, stored)
+    yield "trace", _trace_id(found.scope, stored)
     if options := _options(stored):
         yield "options", json.dumps(options, ensure_ascii=False)
     yield "data", _shown(record.data)
@@ -151,10 +151,10 @@ def _facts(stored: StoredJob, found: _Found) -> Iterator[tuple[str, Cell]]:
         yield "logs", "\n".join(found.logs)
 
 
-def _trace_id(queue_name: str, stored: StoredJob) -> str:
+def _trace_id(scope: str, stored: StoredJob) -> str:
     """Return the trace that the job was added in, or that a tracer makes for it."""
     record = stored.record
-    return f"{creation_of(queue_name, stored.id, record.added_ms, facts_of(record.trace)).trace_id:032x}"
+    return f"{creation_of(scope, stored.id, record.added_ms, facts_of(record.trace)).trace_id:032x}"
 
 
 def _times(stored: StoredJob, found: _Found) -> Iterator[tuple[str, Cell]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from eventq_opentelemetry.facts import Error, Facts
     from eventq_opentelemetry.saved import OpenRun, PreviousRun, WorkerInfo
+
+log: Final = logging.getLogger("eventq.tracer")
 
 #: Events of one span at most, as the SDK's own limit is.
 _EVENTS: Final = 128
@@ -43,7 +46,11 @@ class Style:
         """Return a message as it may be told, '' for not at all."""
         if not self.messages or not text:
             return ""
-        return text if self.redact is None else self.redact(text)
+        try:
+            return text if self.redact is None else self.redact(text)
+        except Exception:  # it is user code: what it cannot handle is not told
+            log.exception("redact raised: the message is left out")
+            return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +185,10 @@ class Builder:
             attributes[names.FUNCTION_NAME] = function
         if ended.error_type:
             attributes[names.ERROR_TYPE] = ended.error_type
-            attributes[names.JOB_WILL_RETRY] = ended.outcome in ("retried", "stalled")
+            if ended.outcome != "lost":
+                attributes[names.JOB_WILL_RETRY] = ended.outcome in ("retried", "stalled")
+        elif facts.span.status == "error":
+            attributes[names.ERROR_TYPE] = str(facts.span.attributes.get(names.ERROR_TYPE) or "_OTHER")
         if ended.outcome == "failed":
             attributes[names.JOB_EXHAUSTED] = facts.exhausted
         for name, value in (
@@ -275,8 +285,11 @@ def _context(ids: SpanIds) -> SpanContext:
 
 def _kept(ids: SpanIds) -> SpanIds:
     """Return ids that say that the span is kept whatever was decided: with probability 1, in OpenTelemetry's own word for it."""
-    others = [part for part in ids.state.split(",") if part and not part.strip().startswith("ot=")]
-    return SpanIds(ids.trace_id, ids.span_id, ids.parent_id, True, ",".join(["ot=th:0", *others]))
+    members = [part.strip() for part in ids.state.split(",") if part.strip()]
+    said = "".join(part.removeprefix("ot=") for part in members if part.startswith("ot="))
+    kept = ";".join(["th:0", *(part for part in said.split(";") if part and not part.startswith("th:"))])
+    others = [part for part in members if not part.startswith("ot=")]
+    return SpanIds(ids.trace_id, ids.span_id, ids.parent_id, True, ",".join([f"ot={kept}", *others]))
 
 
 def _links(*targets: tuple[SpanIds | None, str]) -> list[Link]:
@@ -304,4 +317,7 @@ def _service(name: str) -> Resource:
 
 @lru_cache(maxsize=1024)
 def _worker(worker: str, said: tuple[tuple[str, str], ...], service: str) -> Resource:
-    return Resource({names.SERVICE_NAME: service, names.SERVICE_INSTANCE: worker, **dict(said)})
+    attributes: dict[str, Any] = {names.SERVICE_NAME: service, names.SERVICE_INSTANCE: worker, **dict(said)}
+    if (pid := str(attributes.get(names.PROCESS_PID, ""))).isdecimal():
+        attributes[names.PROCESS_PID] = int(pid)
+    return Resource(attributes)

@@ -22,6 +22,8 @@ _OTLP: Final = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 
 def span_exporter() -> SpanExporter:
     """Return the exporter of OTEL_TRACES_EXPORTER: otlp if nothing is said. Raises ConfigurationError."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        raise ConfigurationError("OTEL_SDK_DISABLED 'true': a tracer that may not send anything has nothing to do")
     found: SpanExporter | None = _exporter("traces", "otlp")
     if found is None:
         raise ConfigurationError("OTEL_TRACES_EXPORTER 'none': a tracer that exports no spans has nothing to do")
@@ -58,6 +60,8 @@ def _exporter(signal: str, default: str) -> Any:
     name = os.environ.get(variable, "").strip() or default
     if name == "none":
         return None
+    if "," in name:
+        raise ConfigurationError(f"{variable} {name!r}: name one; a collector can pass on what it gets to several")
     entry = name
     if name == "otlp":
         specific = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "").strip()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+from collections import deque
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from eventq_opentelemetry import names
 from eventq_opentelemetry.building import Style
 from eventq_opentelemetry.delivery import Delivery
 from eventq_opentelemetry.metrics import Doing, Metrics
-from eventq_opentelemetry.saved import memory_of, memory_text
+from eventq_opentelemetry.saved import Memory, memory_of, memory_text
 from eventq_opentelemetry.trail import Out, Trail, Wants
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ CONSUMER: Final = "opentelemetry"
 #: Seconds between two looks at how queues are, for the metrics.
 _LOOK_EVERY: Final = 5.0
 _LOOK_PATIENCE: Final = 2.0
+#: Seconds that log records are tried to be sent: they must not keep spans from going on.
+_LOG_PATIENCE: Final = 30.0
+#: Entries that are made into spans without a look at what else is to be done.
+_AT_ONCE: Final = 4
 
 
 class StreamTracer:
@@ -99,15 +104,19 @@ class StreamTracer:
             logs=log_exporter is not None,
             metrics=meter_provider is not None,
         )
-        self._exporters = [exporter for exporter in (span_exporter, log_exporter) if exporter is not None]
         self._spans = Delivery(span_exporter, "spans")
-        self._logs = Delivery(log_exporter, "log records") if log_exporter is not None else None
+        self._logs = Delivery(log_exporter, "log records", patience=_LOG_PATIENCE) if log_exporter is not None else None
         self._metrics = Metrics(meter_provider) if meter_provider is not None else None
         self._trails: dict[str, Trail] = {}
         #: Read and not yet made into spans.
-        self._read: list[EventBatch | LostEvent] = []
+        self._read: deque[EventBatch | LostEvent] = deque()
         self._flushing = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
+        self._is_closed = False
+        #: Made and not sent yet. It outlives a flush that is cancelled: others may go on from its place.
+        self._out = Out()
+        #: Queues that lost events: their workers' words may be among them.
+        self._strange: set[str] = set()
         self.unsampled = 0
         self.lost_events = 0
 
@@ -126,9 +135,11 @@ class StreamTracer:
             looking.cancel()
             await asyncio.wait([looking])
         await self._follower.close()
-        exporters, self._exporters = self._exporters, []
-        for exporter in exporters:
-            await asyncio.to_thread(exporter.shutdown)
+        if not self._is_closed:
+            self._is_closed = True
+            await self._spans.close()
+            if self._logs is not None:
+                await self._logs.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -166,8 +177,8 @@ class StreamTracer:
 
     @property
     def dropped(self) -> int:
-        """Spans that were left out: refused again and again by what takes others."""
-        return self._spans.dropped
+        """Spans and log records that were left out: refused again and again by what takes others; records that nobody took."""
+        return self._spans.dropped + (self._logs.dropped if self._logs else 0)
 
     @property
     def refused(self) -> int:
@@ -190,14 +201,24 @@ class StreamTracer:
         """Take a queue, with what was kept of it. Of one that was never read, workers are looked up that said who they are before
         what is left of its events. Only then: spans of events that are read again must not know more than the first time.
         """
-        trail = self._trails[queue] = Trail(queue, memory_of(state), self._wants)
-        if state:
-            return
+        memory = memory_of(state)
+        self._trails[queue] = Trail(queue, memory, self._wants, scope=self._scope(queue))
+        if not state or memory == Memory():
+            await self._look_up(queue)
+
+    async def _look_up(self, queue: str) -> None:
         try:
             async with asyncio.timeout(_LOOK_PATIENCE):
-                trail.introduce((await self._follower.observe(queue)).workers)
-        except (EventqError, TimeoutError) as error:
+                state = await self._follower.observe(queue)
+        except (EventqError, TimeoutError, KeyError) as error:
             log.warning("queue %s: its workers could not be looked up: %s", queue, error)
+            return
+        if queue in self._trails:
+            self._trails[queue].introduce(state.workers)
+
+    def _scope(self, queue: str) -> str:
+        # As QueueKeys.scope has it.
+        return queue if self._follower.prefix == "eventq" else f"{self._follower.prefix}/{queue}"
 
     def received(self, batch: EventBatch) -> None:
         """Take events."""
@@ -206,21 +227,30 @@ class StreamTracer:
     def lost(self, event: LostEvent) -> None:
         """Take a gap."""
         log.warning("queue %s: %d events are lost (%s), %d undone", event.queue, event.count, event.reason, event.undone)
+        self._strange.add(event.queue)
         self._read.append(event)
 
     async def flush(self) -> None:
         """Make spans of what was read, and send them."""
         async with self._flushing:
-            read, self._read = self._read, []
-            out = Out()
-            for each in read:
-                self._take(each, out)
-            self.unsampled += out.unsampled
-            await self._spans.send(out.spans)
-            if self._logs is not None:
-                await self._logs.send(out.logs)
-            if self._metrics is not None:
-                self._metrics.record(out.measured)
+            while self._strange:
+                await self._look_up(self._strange.pop())
+            # Cancelled anywhere here, what was read is either still there or in `out`: the next flush goes on with it.
+            while self._read:
+                self._take(self._read.popleft())
+                if len(self._read) % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            await self._deliver()
+
+    async def _deliver(self) -> None:
+        out = self._out
+        await self._spans.send(out.spans)
+        if self._logs is not None:
+            await self._logs.send(out.logs)
+        self._out = Out()
+        self.unsampled += out.unsampled
+        if self._metrics is not None:
+            self._metrics.record(out.measured)
 
     def state(self, queue: str) -> str:
         """Return what is kept of a queue."""
@@ -232,21 +262,22 @@ class StreamTracer:
     def left(self, queue: str) -> None:
         """Forget a queue: another process has it, or it is gone."""
         self._trails.pop(queue, None)
-        self._read = [each for each in self._read if each.queue != queue]
+        self._read = deque(each for each in self._read if each.queue != queue)
+        self._strange.discard(queue)
         if self._metrics is not None:
             self._metrics.forget(queue)
 
-    def _take(self, each: EventBatch | LostEvent, out: Out) -> None:
+    def _take(self, each: EventBatch | LostEvent) -> None:
         trail = self._trails.get(each.queue)
         if trail is None:
             return
         if isinstance(each, EventBatch):
-            trail.received(each, out)
+            trail.received(each, self._out)
         else:
             self.lost_events += each.count
             if self._metrics is not None:
                 self._metrics.lost(each.queue, each.count, each.reason)
-            trail.lost(each, out)
+            trail.lost(each, self._out)
 
     async def _keep_looking(self) -> None:
         if self._metrics is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.sdk._logs import ReadableLogRecord
@@ -88,9 +90,10 @@ class Trail:
     is left out, except for runs that failed, stalled or were slow.
     """
 
-    def __init__(self, queue: str, memory: Memory, wants: Wants) -> None:
+    def __init__(self, queue: str, memory: Memory, wants: Wants, *, scope: str | None = None) -> None:
         self.memory = memory
         self._queue = queue
+        self._scope = scope or queue
         self._wants = wants
         #: Where what is made goes, while a call lasts.
         self._out = Out()
@@ -142,7 +145,7 @@ class Trail:
         bulks: dict[str, list[SpanIds]] = {}
         first: dict[str, Facts] = {}
         for facts in events:
-            creation = creation_of(self._queue, facts.job_id, ms, facts)
+            creation = creation_of(self._scope, facts.job_id, ms, facts)
             if facts.batch:
                 bulks.setdefault(facts.batch, []).append(creation)
                 first.setdefault(facts.batch, facts)
@@ -168,7 +171,8 @@ class Trail:
         number = facts.progress
         # An object may hold anything: what is in it is the job's own.
         if run is not None and isinstance(number, int | float) and len(run.progress) < _PROGRESS_EVENTS:
-            run.progress.append((ms, number))
+            with contextlib.suppress(OverflowError):  # a float each time: it is one when it was saved and read back
+                run.progress.append((ms, float(number)))
 
     def _ended(self, kind: str, outcome: str, facts: Facts, ms: int) -> None:
         if kind == "delayed" and facts.previous != "active":
@@ -194,13 +198,16 @@ class Trail:
 
     def _emit(self, job_id: str, run: OpenRun, facts: Facts, ended: Ended) -> None:
         """Send the spans of a run: `queued` where it belongs to the job's trace, and `process`."""
-        creation = creation_of(self._queue, job_id, run.added_ms, facts)
-        key, age = RunKey(job_id, run.fence, run.started_ms), run.started_ms - run.added_ms
+        creation = creation_of(self._scope, job_id, run.added_ms, facts)
+        key, age = RunKey(self._scope, job_id, run.fence, run.started_ms), run.started_ms - run.added_ms
+        if ended.is_incomplete:
+            # What it hangs on is not known: when the job was added, or which trace it was added in.
+            facts = msgspec.structs.replace(facts, propagation="none")
         ids = run_of(creation, facts, key, age)
         previous = self.memory.previous.pop(job_id, None)
         if ended.outcome in _RUNS_AGAIN:
             self.memory.remember_run(job_id, PreviousRun(f"{ids.trace_id:032x}", f"{ids.span_id:016x}"))
-        is_sampled = self._is_sampled(creation)
+        is_sampled = self._is_sampled(creation) and ended.outcome != "lost"
         if not is_sampled:
             reason = self._reason(ended, run)
             if not reason:
@@ -256,12 +263,13 @@ class Trail:
         self._next_look = ms + _LOOK_EVERY_MS
         for job_id, run in list(self.memory.runs.items()):
             if run.is_doubtful and ms - run.started_ms > _GIVE_UP_MS:
-                self._incomplete(job_id, ms)
+                # Not now, which would be another moment for whoever reads the same again.
+                self._incomplete(job_id, run.started_ms + _GIVE_UP_MS)
 
     def _reason(self, ended: Ended, run: OpenRun) -> str:
         """Return why a run is kept that is not sampled, '' when it is not."""
         if ended.error_type:
-            return "stalled" if ended.error_type == "stalled" else "failed"
+            return ended.error_type if ended.error_type in ("stalled", "lost") else "failed"
         return "slow" if ended.ms - run.started_ms >= self._wants.slow_ms else ""
 
     def _is_sampled(self, ids: SpanIds) -> bool:
@@ -269,7 +277,7 @@ class Trail:
             return ids.is_sampled
         # In the words that a worker asks its own sampler in (eventq/tracing.py).
         answer = self._wants.sampler.should_sample(Context(), ids.trace_id, f"add {self._queue}", SpanKind.PRODUCER)
-        return answer.decision is not Decision.DROP
+        return answer.decision is Decision.RECORD_AND_SAMPLE
 
     def _measure(self, kind: str, facts: Facts, run: OpenRun | None, ms: int) -> None:
         if self._wants.metrics:

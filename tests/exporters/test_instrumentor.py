@@ -206,7 +206,9 @@ async def test_opentelemetry_instrument(url: str, queue_name: str, disabled: boo
                 break
     added, active = found[AddedEvent], found[ActiveEvent]
     creation = creation_of(queue_name, added.job_id, added.ms, TraceFacts(added.traceparent))
-    run = run_of(creation, TraceFacts(added.traceparent), RunKey(added.job_id, active.seq, active.ms), active.ms - added.ms)
+    run = run_of(
+        creation, TraceFacts(added.traceparent), RunKey(queue_name, added.job_id, active.seq, active.ms), active.ms - added.ms
+    )
     spans = {span["name"]: span for span in map(json.loads, done.stdout.splitlines())}
     request, child = spans["request"], spans["child"]
     assert creation.parent_id == int(request["context"]["span_id"], 16)

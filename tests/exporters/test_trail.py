@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, StaticSampler
 
 from eventq import EventBatch
 from eventq.events import LostEvent
@@ -25,7 +25,7 @@ class Play:
     def __init__(self, memory: Memory | None = None, **wants: Any) -> None:
         self.out = Out()
         self.seq = 0
-        self.trail = Trail("q", memory or Memory(), Wants(sampler=ALWAYS_ON, style=Style(), **wants))
+        self.trail = Trail("q", memory or Memory(), Wants(**{"sampler": ALWAYS_ON, "style": Style(), **wants}))
 
     def tell(self, kind: str, *facts: dict[str, Any], ms: int = NOW, skip: int = 0) -> None:
         """Feed it one entry."""
@@ -136,7 +136,95 @@ def test_progress_is_a_number() -> None:
         play.tell("progress", {"job_id": "a", "progress": number}, {"job_id": "a", "progress": {"secret": 1}})
     play.tell("completed", done("a"))
     events = [event.attributes for event in play.out.spans[-1].events]
-    assert [{"eventq.job.progress": number} for number in range(100)] == events
+    assert [{"eventq.job.progress": float(number)} for number in range(100)] == events
+    assert {float} == {type(each["eventq.job.progress"]) for each in events if each}
+
+
+def test_a_number_that_is_none_to_anybody_else_is_left_out() -> None:
+    """Python counts further than floats do."""
+    play = Play()
+    play.tell("active", active("a"))
+    play.tell("progress", {"job_id": "a", "progress": 10**400})
+    play.tell("completed", done("a"))
+    assert not play.out.spans[-1].events
+
+
+def test_what_is_kept_over_a_restart_makes_the_same_span() -> None:
+    """To the byte, whatever went on meanwhile."""
+
+    def told(restarts: bool) -> str:
+        play = Play()
+        play.tell(
+            "worker_started", {"worker": "w", "resource": {"service.name": "s", "process.pid": "47"}, "processors": {"": "f"}}
+        )
+        play.tell("retrying", done("a", error={"type": "E", "message": "m"}))
+        play.tell("active", active("a", attempt=2, added_ms=NOW - 5))
+        play.tell("progress", {"job_id": "a", "progress": 50})
+        if restarts:
+            play.trail.memory = memory_of(memory_text(play.trail.memory))
+        play.tell("completed", done("a"), ms=NOW + 5)
+        return str(play.out.spans[-1].to_json())
+
+    assert told(False) == told(True)
+
+
+def test_only_what_is_recorded_and_sampled_is_sent() -> None:
+    """A sampler may have spans recorded that are for nobody to see; the worker's SDK sends none of them either."""
+
+    class RecordOnly(StaticSampler):
+        def __init__(self) -> None:
+            super().__init__(Decision.RECORD_ONLY)
+
+    play = Play(sampler=RecordOnly())
+    play.tell("added", {"job_id": "a", "name": "n"})
+    play.tell("active", active("a"))
+    play.tell("completed", done("a"))
+    assert not play.out.spans and 1 == play.out.unsampled
+
+
+def test_a_run_whose_beginning_is_lost_hangs_on_nothing() -> None:
+    """When its job was added is not known, and so the span is not that created it: it is a root without that link."""
+    play = Play()
+    play.tell("completed", done("a", traceparent=f"00-{7:032x}-{8:016x}-01"))
+    (span,) = play.out.spans
+    assert span.parent is None and not span.links
+
+
+def test_what_nobody_knows_the_end_of_is_kept_and_says_why() -> None:
+    """Whether it was sampled is not known either, nor whether it will run again."""
+    play = Play()
+    play.tell("active", active("a"))
+    play.tell("obliterated", {"count": 1})
+    (run,) = play.runs
+    assert ("lost", True) == (run["eventq.sampling.reason"], run["eventq.span.incomplete"])
+    assert "eventq.job.will_retry" not in run and play.out.spans[-1].parent is None
+
+
+def test_log_records_say_no_more_than_spans() -> None:
+    """Neither messages nor stack traces where those are not wanted; redacted ones where they are; a redact that raises says nothing."""
+    error = {"type": "E", "message": "canary"}
+
+    def told(style: Style) -> str:
+        play = Play(logs=True, style=style)
+        play.tell("active", active("a"))
+        play.tell("failed", done("a", error=error, reason="error", span={"stacktrace": "canary"}))
+        return f"{play.out.logs[0].to_json()} {play.out.spans[-1].to_json()}"
+
+    def broken(_: str) -> str:
+        raise RuntimeError("redact is broken")
+
+    assert "canary" in told(Style())
+    for style in (Style(messages=False), Style(redact=lambda _: "xxx"), Style(redact=broken)):
+        assert "canary" not in told(style)
+
+
+def test_an_error_that_user_code_declared_has_a_type() -> None:
+    """Its own, or that of all others."""
+    play = Play()
+    for said, expected in (({"error.type": "Soft"}, "Soft"), ({}, "_OTHER")):
+        play.tell("active", active("a"))
+        play.tell("completed", done("a", span={"status": "error", "attributes": said}))
+        assert expected == play.runs[-1]["error.type"]
 
 
 @pytest.mark.parametrize("span", [7, {"attributes": 7}, {"events": [["x"]]}, {"links": [["zz", "zz", {}]]}, None])

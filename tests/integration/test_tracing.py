@@ -107,7 +107,7 @@ def worked_out(recorder: Recorder, job_id: str) -> tuple[SpanIds, list[SpanIds]]
     runs: list[SpanIds] = []
     for active in recorder.of(ActiveEvent, job_id):
         assert round(active.added.timestamp() * 1000) == added.ms
-        runs.append(run_of(creation, facts_of(added), RunKey(job_id, active.seq, active.ms), active.ms - added.ms))
+        runs.append(run_of(creation, facts_of(added), RunKey(added.queue, job_id, active.seq, active.ms), active.ms - added.ms))
     return creation, runs
 
 

@@ -47,7 +47,7 @@ def test_it_has_the_ids_that_the_tracer_will_give_it(flags: str, sampled: bool) 
     """And the caller's decision and tracestate."""
     trace = TRACE.format(flags=flags)
     span, facts = make_span(trace), facts_of(trace)
-    ids = run_of(creation_of("q", "job", 1_000, facts), facts, RunKey("job", 7, 2_000), 1_000)
+    ids = run_of(creation_of("q", "job", 1_000, facts), facts, RunKey("q", "job", 7, 2_000), 1_000)
     context = span.get_span_context()
     assert (ids.trace_id, ids.span_id) == (context.trace_id, context.span_id)
     assert (sampled, sampled) == (context.trace_flags.sampled, span.is_recording())

@@ -49,7 +49,7 @@ def job() -> Iterator[Job[Any, Any]]:
 
 
 def ids_of_the_run() -> tuple[str, str]:
-    run = run_of(creation_of("mail", "j1", 1_000, NO_FACTS), NO_FACTS, RunKey("j1", 7, 2_000), 1_000)
+    run = run_of(creation_of("mail", "j1", 1_000, NO_FACTS), NO_FACTS, RunKey("mail", "j1", 7, 2_000), 1_000)
     return f"{run.trace_id:032x}", f"{run.span_id:016x}"
 
 

@@ -18,7 +18,7 @@ from eventq.spans import (
 )
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-RUN = RunKey("job", 7, 2_000)
+RUN = RunKey("q", "job", 7, 2_000)
 JOINED = TraceFacts(traceparent=CALLER)
 
 
@@ -80,7 +80,7 @@ def test_jobs_of_a_large_bulk_share_the_span_that_created_them() -> None:
 def test_every_run_has_an_id_of_its_own() -> None:
     """A stalled run and its successor share an attempt, two runs around a failover a fence: neither may share a span."""
     creation = creation_of("q", "job", 1_000, JOINED)
-    runs = [RUN, RunKey("job", 8, 2_000), RunKey("job", 7, 2_001), RunKey("other", 7, 2_000)]
+    runs = [RUN, RunKey("q", "job", 8, 2_000), RunKey("q", "job", 7, 2_001), RunKey("q", "other", 7, 2_000)]
     ids = {run_of(creation, JOINED, run, 0).span_id for run in runs} | {queued_of(creation, run).span_id for run in runs}
     assert len(ids) == 8
 
@@ -107,3 +107,13 @@ def test_what_is_no_traceparent_is_none(text: str) -> None:
 def test_a_damaged_fragment_says_nothing(fragment: str) -> None:
     """A job whose trace cannot be read runs all the same."""
     assert facts_of(fragment) == TraceFacts()
+
+
+def test_queues_do_not_share_spans() -> None:
+    """Two of them may have a job of the same id, added in the same trace and millisecond, claimed with the same fence."""
+    ids: list[int] = []
+    for scope in ("q", "r", "prod/q"):
+        creation = creation_of(scope, "job", 1_000, JOINED)
+        run = RunKey(scope, "job", 7, 2_000)
+        ids += [creation.span_id, run_of(creation, JOINED, run, 0).span_id, queued_of(creation, run).span_id]
+    assert 9 == len(set(ids))
