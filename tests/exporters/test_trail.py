@@ -25,7 +25,8 @@ class Play:
     def __init__(self, memory: Memory | None = None, **wants: Any) -> None:
         self.out = Out()
         self.seq = 0
-        self.trail = Trail("q", memory or Memory(), Wants(**{"sampler": ALWAYS_ON, "style": Style(), **wants}))
+        options: dict[str, Any] = {"sampler": ALWAYS_ON, "style": Style(), **wants}
+        self.trail = Trail("q", memory or Memory(), Wants(**options))
 
     def tell(self, kind: str, *facts: dict[str, Any], ms: int = NOW, skip: int = 0) -> None:
         """Feed it one entry."""
