@@ -87,15 +87,15 @@ def memory_text(memory: Memory) -> str:
     return _encode(memory).decode()
 
 
-def memory_of(text: str) -> Memory:
-    """Return what was saved. What cannot be read is begun anew: runs that are going on will have spans without a start."""
+def memory_of(text: str) -> Memory | None:
+    """Return what was saved, None for nothing and for what cannot be read: runs that go on then have spans without a start."""
     if not text:
-        return Memory()
+        return None
     try:
         memory = _decode(text)
         if memory.version != 1:
             raise ValueError(f"version {memory.version}")
     except ValueError as error:
         log.error("what was saved cannot be read and is begun anew: %s", error)
-        return Memory()
+        return None
     return memory

@@ -202,8 +202,8 @@ class StreamTracer:
         what is left of its events. Only then: spans of events that are read again must not know more than the first time.
         """
         memory = memory_of(state)
-        self._trails[queue] = Trail(queue, memory, self._wants, scope=self._scope(queue))
-        if not state or memory == Memory():
+        self._trails[queue] = Trail(queue, memory or Memory(), self._wants, scope=self._scope(queue))
+        if memory is None:
             await self._look_up(queue)
 
     async def _look_up(self, queue: str) -> None:

@@ -236,11 +236,16 @@ async def test_an_exporter_that_raises_is_tried_again(make_server: MakeServer, w
         assert (3, 1) == (process.refused, process.sent)
 
 
-async def test_who_its_workers_are_is_looked_up_once() -> None:
+async def test_who_its_workers_are_is_looked_up_once(caplog: pytest.LogCaptureFixture) -> None:
     """A queue that was read before is taken as it was left: what is read again must make the same spans, and no better ones."""
     process = StreamTracer(InMemorySpanExporter(), url="redis://127.0.0.1:1/0")
-    await process.restored("q", memory_text(Memory()))  # to look it up would need a connection
-    assert memory_text(Memory()) == process.state("q")
+    await process.restored("q", memory_text(Memory()))
+    assert memory_text(Memory()) == process.state("q") and not caplog.text
+    for unread in ("", "{"):
+        caplog.clear()
+        await process.restored("q", unread)
+        assert "its workers could not be looked up" in caplog.text  # there is nobody to ask
+    await process.close()
 
 
 async def test_a_gap_is_told_though_nothing_follows(make_server: MakeServer, wait_until: WaitUntil) -> None:

@@ -162,7 +162,7 @@ def test_what_is_kept_over_a_restart_makes_the_same_span() -> None:
         play.tell("active", active("a", attempt=2, added_ms=NOW - 5))
         play.tell("progress", {"job_id": "a", "progress": 50})
         if restarts:
-            play.trail.memory = memory_of(memory_text(play.trail.memory))
+            play.trail.memory = memory_of(memory_text(play.trail.memory)) or Memory()
         play.tell("completed", done("a"), ms=NOW + 5)
         return str(play.out.spans[-1].to_json())
 
@@ -290,7 +290,7 @@ def test_a_worker_that_went_is_forgotten() -> None:
 @pytest.mark.parametrize("text", ["{", "[]", '{"version":2}', '{"runs":7}'])
 def test_what_cannot_be_read_is_begun_anew(text: str, caplog: pytest.LogCaptureFixture) -> None:
     """With a line in the log."""
-    assert Memory() == memory_of(text)
+    assert memory_of(text) is None
     assert "cannot be read" in caplog.text
 
 
