@@ -137,6 +137,7 @@ def test_a_bad_web_configuration(url: str, tmp_path: Path) -> None:
     assert said.startswith("eventq: web config") and "basic_auth_user is not supported" in said and said.count("\n") == 1
 
 
+@pytest.mark.full
 def test_a_server_that_is_not_there() -> None:
     """After ten seconds, in one line."""
     code, _, said = ended("--url", f"redis://127.0.0.1:{free_port()}/0", "--listen", f"127.0.0.1:{free_port()}")

@@ -65,6 +65,7 @@ async def scraped(stack: Stack, wait_until: WaitUntil) -> Observed:
     return stack.observed
 
 
+@pytest.mark.full
 async def test_alerts_wait_fire_reach_their_receiver_and_resolve(stack: Stack, scraped: Observed, wait_until: WaitUntil) -> None:
     """The error budget of one queue burns, another has nobody to work: two alerts, one of which has to hold for a while."""
     async with asyncio.TaskGroup() as group:

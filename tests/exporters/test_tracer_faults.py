@@ -298,6 +298,7 @@ async def test_a_flush_that_is_cancelled_loses_nothing() -> None:
     await process.close()
 
 
+@pytest.mark.full
 async def test_a_queue_that_is_obliterated_while_nothing_is_taken(make_server: MakeServer, wait_until: WaitUntil) -> None:
     """What was read of it is sent afterwards; what was not is told as lost. The queue's next life is followed."""
     server = make_server()

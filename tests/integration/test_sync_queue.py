@@ -235,6 +235,10 @@ async def test_every_call_comes_to_the_same(url: str, queue_name: str) -> None:
             ]
             if kind is SyncQueue:
                 queue.close()
+    for kind in events:
+        for name, facts in events[kind]:
+            if name == "obliterated":  # how long slots were in use is a matter of milliseconds
+                facts["totals"] = {what: n for what, n in facts["totals"].items() if what != "busy_ms"}
     for call, expected, actual in zip([*BEFORE, *AFTER], answers[Queue], answers[SyncQueue], strict=True):
         assert expected == actual, inspect.getsource(call)
     assert events[Queue] == events[SyncQueue]
