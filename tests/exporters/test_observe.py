@@ -126,6 +126,7 @@ async def test_a_program_that_fails_is_told_with_its_last_words_and_ends_everyth
     await _all_gone({}, tmp_path, wait_until)
 
 
+@pytest.mark.full
 async def test_ports_that_are_taken_are_replaced(environment: dict[str, str], tmp_path: Path, wait_until: WaitUntil) -> None:
     """Two at once: the second says where it is instead."""
     alone = {**environment, "PATH": str(tmp_path)}

@@ -103,6 +103,7 @@ def test_a_slot_that_is_moving_is_half_there(cluster: TestCluster) -> None:
     assert ["1", "2"] == target.ask("MGET", "{half}:a", "{half}:b")
 
 
+@pytest.mark.full
 def test_a_cluster_without_a_node_is_down_until_it_is_back(cluster: TestCluster) -> None:
     """A killed primary takes the cluster down; started again it has its slots again."""
     lost = cluster.node_of("lost")
@@ -118,6 +119,7 @@ def test_a_cluster_without_a_node_is_down_until_it_is_back(cluster: TestCluster)
     assert lost is cluster.node_of("lost") and survivor.ask("SET", key, 1)
 
 
+@pytest.mark.full
 def test_a_replica_takes_over(server_kind: ServerKind) -> None:
     """With replicas: one is told to take over and loses nothing; the next primary is killed and replaced by itself."""
     with TestCluster(server_kind, replicas=1) as cluster:
@@ -134,7 +136,8 @@ def test_a_replica_takes_over(server_kind: ServerKind) -> None:
     print(f"a replica takes over ({server_kind}): told to in {told:.2f} s, by itself in {alone:.2f} s")
 
 
-@pytest.mark.parametrize("password", [pytest.param(None, marks=pytest.mark.full), "pw-of-data"])
+@pytest.mark.full
+@pytest.mark.parametrize("password", [None, "pw-of-data"])
 def test_sentinels_name_another_primary(server_kind: ServerKind, password: str | None) -> None:
     """A failover and the death of a primary each give another one that has what was written; the old ones follow it."""
     secret = password and "pw-of-sentinels"
