@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import traceback as tracebacks
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -14,6 +13,8 @@ from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, Tra
 from eventq.client import boot_time
 from eventq.codec import encode_json
 from eventq.errors import InvalidJob
+from eventq.limits import Limits
+from eventq.outcome import describe
 from eventq.spans import RunKey, creation_of, facts_of, run_of
 from eventq.tracing import root_sampled
 
@@ -28,6 +29,7 @@ _EVENTS: Final = 32
 _BYTES: Final = 4096
 _TEXT: Final = 1024
 _STACKTRACE: Final = 4096
+_OF_EXCEPTIONS: Final = Limits(error_message=_TEXT, traceback=_TEXT)
 
 
 class _Said:
@@ -143,12 +145,8 @@ class CapturingSpan(trace.Span):
         self, exception: BaseException, attributes: Attributes = None, timestamp: int | None = None, escaped: bool = False
     ) -> None:
         """Keep an exception that was handled, as an event. What the processor raises is told by itself."""
-        cls = type(exception)
-        said = {
-            "exception.type": cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}",
-            "exception.message": str(exception),
-            "exception.stacktrace": "".join(tracebacks.format_exception(exception, limit=-5))[-_TEXT:],
-        }
+        info = describe(exception, _OF_EXCEPTIONS)
+        said = {"exception.type": info.type, "exception.message": info.message, "exception.stacktrace": info.traceback}
         self.add_event("exception", {**said, **(attributes or {})}, timestamp)
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:

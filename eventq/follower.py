@@ -14,11 +14,11 @@ from eventq.errors import ConfigurationError, EventqError, QueueUnavailable
 from eventq.followed import FollowedQueue, FollowerSink, Link, pump
 from eventq.ids import random_text
 from eventq.keys import QueueKeys, check_queue_name
+from eventq.opened import Opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from datetime import timedelta
-    from types import TracebackType
     from typing import Self
 
     from eventq.commands.watch import QueueState
@@ -35,7 +35,7 @@ _CLOSE_PATIENCE: Final = 2.0
 _LAST_WORDS: Final = 5.0
 
 
-class Follower:
+class Follower(Opened):
     """Follows the events of all queues of a server, new ones too, or of those named; saves a state with the place in one write.
 
     Under one name (`consumer`) one process follows; a second one stands by, and takes over everything when the first falls
@@ -146,18 +146,6 @@ class Follower:
         for link in self._links.values():
             await link.close()
         await self._runner.close()
-
-    async def __aenter__(self) -> Self:
-        try:
-            return await self.open()
-        except BaseException:
-            await self.close()
-            raise
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def save(self, queue: str) -> bool:
         """Save place and state of a queue in one write, if it is still ours; return whether it was. One round trip.

@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from eventq.errors import ConfigurationError, InvalidJob
+from eventq.spans import scope_of
 
 COLUMNS: Final = (
     "meta calls jobs data runs results progress logs wait prioritized delayed leases waiting_children completed failed "
@@ -48,11 +49,6 @@ class QueueKeys:
 
     def __repr__(self) -> str:
         return f"QueueKeys({self._keys['meta'].removesuffix(':meta')!r})"
-
-
-def scope_of(prefix: str, name: str) -> str:
-    """Return what tells a queue from others of the same name: its prefix, where that is not the usual one."""
-    return name if prefix == "eventq" else f"{prefix}/{name}"
 
 
 def check_queue_name(name: object, what: str = "queue name") -> str:

@@ -23,11 +23,10 @@ from eventq.errors import ConfigurationError, EventqError, QueueUnavailable, Ser
 from eventq.events import Event, LostEvent, ObliteratedEvent, UnreadableEntry, parse_entry
 from eventq.ids import random_text
 from eventq.keys import check_queue_name
+from eventq.opened import Opened
 from eventq.operations.following import Cursor, Gap, Span, end_of, number
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from eventq.context import QueueContext
 
 log: Final = logging.getLogger("eventq")
@@ -41,7 +40,7 @@ REPLY_BYTES: Final = 1024 * 1024
 HOLD: Final = 10.0
 
 
-class EventStream:
+class EventStream(Opened):
     """Every event of a queue, in order: `async for event in queue.events()`.
 
     Without a name it starts now: what `__aenter__` (or the first step) found as the last event is the first that is not seen.
@@ -129,18 +128,6 @@ class EventStream:
         if not oldest or (ms := number(oldest[0], "ms")) is None:
             return behind, 0.0
         return behind, max(0, await run_verb(server_time()) - ms) / 1000
-
-    async def __aenter__(self) -> EventStream:
-        try:
-            return await self.open()
-        except BaseException:
-            await self.close()
-            raise
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def __aiter__(self) -> EventStream:
         return self

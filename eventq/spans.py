@@ -26,6 +26,11 @@ MAX_FAN_OUT: Final = 50
 _LONGEST_ADD_MS: Final = 10_000
 
 
+def scope_of(prefix: str, name: str) -> str:
+    """Return what tells a queue from others of the same name: its prefix, where that is not the usual one."""
+    return name if prefix == "eventq" else f"{prefix}/{name}"
+
+
 class TraceFacts(msgspec.Struct, frozen=True, gc=False):
     """What a job carries about its trace: members of its events, as stored with it.
 

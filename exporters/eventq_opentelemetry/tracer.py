@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from opentelemetry.sdk.trace import TracerProvider
 
 from eventq import ConfigurationError, EventBatch, EventqError, Follower
+from eventq.opened import Opened
+from eventq.spans import scope_of
 from eventq_opentelemetry import names
 from eventq_opentelemetry.building import Style
 from eventq_opentelemetry.delivery import Delivery
@@ -22,7 +24,6 @@ from eventq_opentelemetry.trail import Out, Trail, Wants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
     from typing import Self
 
     from opentelemetry.metrics import MeterProvider
@@ -45,7 +46,7 @@ _LOG_PATIENCE: Final = 30.0
 _AT_ONCE: Final = 4
 
 
-class StreamTracer:
+class StreamTracer(Opened):
     """Makes spans of what the events of queues say and hands them to an exporter of OpenTelemetry's.
 
     One `add` span per job, and per run one `queued` and one `process`, with ids that worker and tracer work out alike: child
@@ -141,18 +142,6 @@ class StreamTracer:
             if self._logs is not None:
                 await self._logs.close()
 
-    async def __aenter__(self) -> Self:
-        try:
-            return await self.open()
-        except BaseException:
-            await self.close()
-            raise
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
     # -- how it is doing
 
     @property
@@ -202,7 +191,7 @@ class StreamTracer:
         what is left of its events. Only then: spans of events that are read again must not know more than the first time.
         """
         memory = memory_of(state)
-        self._trails[queue] = Trail(queue, memory or Memory(), self._wants, scope=self._scope(queue))
+        self._trails[queue] = Trail(queue, memory or Memory(), self._wants, scope=scope_of(self._follower.prefix, queue))
         if memory is None:
             await self._look_up(queue)
 
@@ -215,10 +204,6 @@ class StreamTracer:
             return
         if queue in self._trails:
             self._trails[queue].introduce(state.workers)
-
-    def _scope(self, queue: str) -> str:
-        # As QueueKeys.scope has it.
-        return queue if self._follower.prefix == "eventq" else f"{self._follower.prefix}/{queue}"
 
     def received(self, batch: EventBatch) -> None:
         """Take events."""

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
 from eventq import ConfigurationError, EventqError, Follower, __version__
+from eventq.opened import Opened
 from eventq_prometheus.tally import MOST_NAMES, Tally
 from eventq_prometheus.timing import Timing, Warnings
 from eventq_prometheus.views import QueueView, Sheet, series_of
@@ -21,7 +22,6 @@ from eventq_prometheus.views import QueueView, Sheet, series_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import timedelta
-    from types import TracebackType
     from typing import Self
 
     from prometheus_client.core import Metric
@@ -57,7 +57,7 @@ class _Part:
     is_done: bool = False
 
 
-class PrometheusExporter(Collector):
+class PrometheusExporter(Opened, Collector):
     """Counts what the events of queues say and shows it to Prometheus.
 
     queues: only these; else all of the server, new ones too. consumer: the name its place and counters are saved under; a second
@@ -120,18 +120,6 @@ class PrometheusExporter(Collector):
             comparing.cancel()
             await asyncio.wait([comparing])
         await self._follower.close()
-
-    async def __aenter__(self) -> Self:
-        try:
-            return await self.open()
-        except BaseException:
-            await self.close()
-            raise
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:

@@ -14,6 +14,10 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_s
 
 from eventq import ConfigurationError, NewJob, Queue, Worker
 from eventq_opentelemetry import StreamTracer
+from eventq_opentelemetry.facts import Facts
+from eventq_opentelemetry.metrics import Metrics
+from eventq_opentelemetry.saved import OpenRun
+from eventq_opentelemetry.trail import Measured
 
 from .ledgers import Ledger, drained, worker
 from .otlp import OtlpReceiver
@@ -199,3 +203,19 @@ def test_a_ratio_is_of_the_trace_id() -> None:
     ids = [creation_of("q", f"job-{number}", 1, NO_FACTS).trace_id for number in range(4_000)]
     share = sum(sampler.should_sample(None, each, "add q").decision is not Decision.DROP for each in ids) / len(ids)
     assert 0.22 < share < 0.28
+
+
+def test_histograms_are_of_seconds() -> None:
+    """What events say in ms."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    facts = Facts(job_id="a", name="n", waited_ms=2_500, ran_ms=1_500, total_ms=4_000)
+    run = OpenRun(1, 1_000_000, 1, "w", "n", 997_500, 2_500)
+    Metrics(provider).record([Measured(queue="q", kind=k, facts=facts, run=run, ms=1_001_500) for k in ("active", "completed")])
+    data = reader.get_metrics_data()
+    assert data is not None
+    found = {m.name: m.data.data_points for each in data.resource_metrics for scope in each.scope_metrics for m in scope.metrics}
+    provider.shutdown()
+    histograms = ("messaging.process.duration", "eventq.job.wait.duration", "eventq.job.duration")
+    sums: list[Any] = [next(iter(found[name])) for name in histograms]
+    assert [1.5, 2.5, 4.0] == [point.sum for point in sums]

@@ -13,7 +13,7 @@ import redis
 
 from eventq import ConfigurationError, EventBatch, Follower, NewJob, Queue, QueueUnavailable, Worker
 from eventq.commands.core import Verb
-from eventq.commands.events import Position
+from eventq.commands.events import Position, hold_consumer
 from eventq.commands.upkeep import trim_events
 from eventq.events import LostEvent
 
@@ -436,3 +436,21 @@ async def test_a_node_that_hangs_holds_up_its_own_queues_alone(server_kind: Serv
             await wait_until(lambda: notes.of(hanging, "added") == 8, timeout=20, description="the one that hung")
         for queue in queues.values():
             await queue.close()
+
+
+async def test_what_a_sink_learns_when_it_takes_a_queue_is_saved_at_once(
+    url: str, queue_name: str, wait_until: WaitUntil
+) -> None:
+    """Before anything is read: who goes on after a kill knows it too, and knows it from the same place on."""
+
+    class Learning(Notes):
+        async def restored(self, queue: str, state: str) -> None:
+            await super().restored(queue, state)
+            self.counts[queue] |= {"learnt": 1}
+
+    async with Queue(queue_name, url=url) as queue:
+        await fill(queue, 1)
+        first = await Follower("f", Learning(), url=url, queues=[queue_name], hold=60).open()  # its own saves are far between
+        saved = await queue.context.runner.run(hold_consumer(queue.context.keys, "f", first._holder, 60_000))
+        assert 1 == json.loads(saved.state)["learnt"]
+        await first.close()

@@ -306,3 +306,15 @@ def test_threads_may_say_something_at_once(span: CapturingSpan) -> None:
     found = said(span)
     assert failures == []
     assert 64 <= len(found["attributes"]) <= 72 and 32 <= len(found["events"]) <= 40 and found["dropped"] > 1_000
+
+
+def test_an_exception_that_cannot_say_what_it_is_keeps_no_processor_from_going_on(span: CapturingSpan) -> None:
+    """Its own `__str__` may be broken; its type and place are told all the same."""
+
+    class Broken(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("broken")
+
+    span.record_exception(Broken())
+    told = span.captured()
+    assert "Broken" in told and "whose str() raised" in told
