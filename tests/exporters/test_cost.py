@@ -7,6 +7,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,11 +15,12 @@ import redis
 
 from eventq import NewJob, Queue
 from eventq_prometheus import PrometheusExporter
+from eventq_prometheus.serving import bind, parse_listen, serve
+from eventq_prometheus.web_config import WebConfig
 
 from ..servers import free_port
 from .ledgers import NAMES, drained
-from .scrapes import ExporterProcess, scrape, total
-from .traced import cpu
+from .scrapes import ExporterProcess, fetch, scrape, total
 
 if TYPE_CHECKING:
     from ..conftest import MakeServer, WaitUntil
@@ -143,10 +145,10 @@ async def test_workers_and_server_beside_it(make_server: MakeServer, capsys: pyt
     for pair in range(6):
         plain = await _drain(server, jobs)
         with ExporterProcess(server.url, free_port(), hold=10) as exporter:
-            before, events = cpu(exporter.pid), await _events(exporter.port)
+            before, events = _cpu(exporter.pid), await _events(exporter.port)
             beside = await _drain(server, jobs)
             await asyncio.sleep(0.5)  # sleep-ok: what it reads last belongs to this drain
-            own.append((cpu(exporter.pid) - before) / (await _events(exporter.port) - events))
+            own.append((_cpu(exporter.pid) - before) / (await _events(exporter.port) - events))
             exporter.stop()
         if pair:  # the first one warms up
             ratios.append((beside[0] / plain[0], beside[1] / plain[1]))
@@ -171,11 +173,11 @@ async def _drain(server: TestServer, jobs: int) -> tuple[float, float]:
         process = _worker(server.url, jobs)
         assert process.stdout is not None and process.stdin is not None
         await asyncio.to_thread(process.stdout.readline)
-        before = cpu(server.pid)
+        before = _cpu(server.pid)
         process.stdin.write("go\n")
         process.stdin.flush()
         line = await asyncio.to_thread(process.stdout.readline)
-        used = cpu(server.pid) - before
+        used = _cpu(server.pid) - before
         await asyncio.to_thread(process.communicate)
         await drained(queue)
     return used / jobs, json.loads(line)[1] / jobs
@@ -189,3 +191,54 @@ def _worker(url: str, jobs: int) -> subprocess.Popen[str]:
 
 async def _events(port: int) -> float:
     return total(await scrape(port, {}), "eventq_events_processed_total")
+
+
+def _cpu(pid: int) -> float:
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+@pytest.mark.timeout(120)
+async def test_a_scrape_of_many_queues(
+    make_server: MakeServer, wait_until: WaitUntil, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """100 queues of 20 job names within a second."""
+    server = make_server()
+    queues = [Queue(f"q{number}", url=server.url) for number in range(100)]
+    for queue in queues:
+        await queue.add_bulk([NewJob(f"name-{number}", number) for number in range(20)])
+    async with PrometheusExporter(url=server.url) as exporter:
+        sock = bind(parse_listen("127.0.0.1:0"))
+        serving = asyncio.create_task(serve(exporter, sock, WebConfig()))
+        port = sock.getsockname()[1]
+        await wait_until(
+            lambda: len(exporter._tallies) == 100 and all(tally.is_based for tally in exporter._tallies.values()), timeout=30
+        )
+        times: list[float] = []
+        body = b""
+        for _ in range(5):
+            began = time.perf_counter()
+            _, _, body = await asyncio.to_thread(fetch, port)
+            times.append(time.perf_counter() - began)
+        serving.cancel()
+        await asyncio.wait([serving])
+        sock.close()
+    for queue in queues:
+        await queue.close()
+    lines = [line for line in body.decode().splitlines() if not line.startswith("#")]
+    with capsys.disabled():
+        print(
+            f"\n100 queues of 20 names: {len(lines)} series, {statistics.median(times):.3f} s ({min(times):.3f} to {max(times):.3f})"
+        )
+    assert sum("eventq_jobs_added_total{" in line for line in lines) == 2000
+    assert statistics.median(times) <= 1
+
+
+@pytest.mark.parametrize("names", [pytest.param(100_000, id="small"), pytest.param(1_000_000, id="full", marks=pytest.mark.full)])
+def test_hostile_names_take_no_memory(names: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """A million names of jobs, errors and schedules: the series stay under the cap, memory grows by less than 20 MiB."""
+    grown, saved = run(HOSTILE, str(names))
+    with capsys.disabled():
+        print(f"\n{names} hostile names: {grown / 2**20:.1f} MiB more, {saved / 1024:.0f} KiB saved")
+    assert grown < 20 * 2**20
