@@ -640,7 +640,10 @@ async def test_a_failover_behind_sentinels(server_kind: ServerKind, queue_name: 
     with TestSentinel(server_kind) as topology, SyncQueue(queue_name, url=topology.url) as queue:
         job = queue.add("j", 5)
         # Sentinels promote a replica whatever it has: a job it does not have yet is lost, and this is not about that.
-        assert topology.primary().ask("WAIT", 1, 5_000)
+        # WAIT waits for what its own connection wrote, which is behind the job.
+        with redis.Redis(port=topology.primary().port, single_connection_client=True) as client:
+            client.set("behind the job", 1)
+            assert client.wait(1, 5_000)
         future = pool.submit(job.result, 30)
         topology.failover()
         added = await asyncio.to_thread(queue.add, "j", 6)
