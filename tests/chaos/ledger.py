@@ -177,7 +177,7 @@ class Ledger:
 
     def lines(self) -> list[Line]:
         """Return everything that was written so far, by time."""
-        found = [line for path in self.directory.iterdir() for line in _parse(path.read_text())]
+        found = [line for path in self.directory.iterdir() for line in parse(path.read_text())]
         return sorted(found, key=lambda line: line.ns)
 
     def of(self, cls: type[L], job_id: str | None = None) -> list[L]:
@@ -194,7 +194,7 @@ class Ledger:
         assert len(line) == written, "the ledger is incomplete"
 
 
-def _parse(text: str) -> list[Line]:
+def parse(text: str) -> list[Line]:
     """Return the lines of one file; what follows the last line's end was cut short by a kill."""
     whole = text[: text.rfind("\n") + 1].splitlines()
     return [_line(*words) for words in map(json.loads, whole)]

@@ -1,0 +1,74 @@
+"""What a fault of the matrix is: its row, what the scene needs for it, what it may cost, and how it strikes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .scene import Scene
+
+Strike = Callable[["Scene"], Awaitable[None]]
+
+
+class Link(StrEnum):
+    """Who reaches the server through the fault proxy."""
+
+    DIRECT = "nobody"
+    ONE = "one worker"
+    ALL = "everybody"
+
+
+#: What of a queue a server keeps.
+PERSISTENCE: Final = {
+    "none": (),
+    "snapshots": ("--save", "3600 1"),
+    "everysec": ("--appendonly", "yes", "--appendfsync", "everysec"),
+    "always": ("--appendonly", "yes", "--appendfsync", "always"),
+}
+KEEPS_ALL: Final = ("everysec", "always")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One fault.
+
+    number, title: its row of the matrix. strike: do it once, and undo what has to be undone; returns when it is over.
+    persistence: what the server must be started with, any if empty. server: further options of it. link: as it says.
+    tolerates: what of the report it may well bring about. lossy: acknowledged work may be undone; then it must be told.
+    trims: events may be lost; then they must be counted. times: how often it strikes in a scene of its own.
+    """
+
+    number: int
+    title: str
+    strike: Strike
+    persistence: tuple[str, ...] = ()
+    server: tuple[str, ...] = ()
+    link: Link = Link.DIRECT
+    tolerates: frozenset[str] = frozenset()
+    lossy: bool = False
+    trims: bool = False
+    times: int = 2
+
+    @property
+    def key(self) -> str:
+        """Short and unique."""
+        return f"{self.number:02}-{self.strike.__name__.replace('_', '-')}"
+
+
+class Faults:
+    """A list of faults: as a decorator, with what Kind knows of it, it lists a function."""
+
+    def __init__(self) -> None:
+        self.kinds: list[Kind] = []
+
+    def __call__(self, number: int, title: str, **facts: Any) -> Callable[[Strike], Strike]:
+        """List a function as this row of the matrix."""
+
+        def listed(strike: Strike) -> Strike:
+            self.kinds.append(Kind(number, title, strike, **facts))
+            return strike
+
+        return listed
