@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo observe test test-full test-cluster chaos check docs reference grafana bench clean
+.PHONY: help demo observe test test-full test-cluster chaos chaos-long check docs reference grafana bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1	/' | expand -t 16
@@ -33,8 +33,17 @@ test-full: $(VENV)/.dev  ## Run all tests, then the core ones on a cluster
 test-cluster: $(VENV)/.dev  ## Run the core's tests on a cluster of three
 	EVENTQ_TEST_SERVER=cluster $(PYTEST) $(PYTEST_ARGS) tests/lua tests/integration
 
-chaos: $(VENV)/.dev  ## Run everything that breaks things on purpose (SEED=number replays)
-	$(PYTEST) -m "" -rP $(PYTEST_ARGS) tests/chaos tests/integration/test_fencing.py
+chaos: $(VENV)/.dev  ## Play the fault matrix, some minutes (SEED=number replays)
+	@rm -rf build/chaos build/chaos.json
+	@$(PYTEST) -m "" -q $(PYTEST_ARGS) tests/chaos/matrix/test_matrix.py; status=$$?; \
+		$(BIN)/python tests/chaos/matrix/report.py && exit $$status
+
+chaos-long: $(VENV)/.dev  ## Break everything on purpose, for an hour (JOBS=number, SEED=number)
+	@rm -rf build/chaos build/chaos.json
+	@$(BIN)/pytest -m "" -q -rP $(PYTEST_ARGS) tests/chaos/matrix/test_marathon.py; status=$$?; \
+		$(PYTEST) -m "" -q -rP $(PYTEST_ARGS) tests/chaos tests/integration/test_fencing.py \
+		--deselect tests/chaos/matrix/test_marathon.py::test_a_marathon || status=$$?; \
+		$(BIN)/python tests/chaos/matrix/report.py && exit $$status
 
 check: $(VENV)/.dev  ## Lint, format, types, layers, house rules
 	$(BIN)/ruff check

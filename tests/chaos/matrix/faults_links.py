@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from ..faults import Ending, Fault, Request, Rule, calls_a_script
@@ -64,23 +63,28 @@ async def heartbeat_cut_off(scene: Scene) -> None:
 
 @fault(18, "every connection killed, again and again", times=4)
 async def connections_killed(scene: Scene) -> None:
-    await asyncio.to_thread(scene.ask, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await scene.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
 
 @fault(19, "only the connections that wait for work killed", times=3)
 async def waiting_connections_killed(scene: Scene) -> None:
-    clients: list[dict[str, str]] = await asyncio.to_thread(scene.ask, "CLIENT LIST")
+    clients: list[dict[str, str]] = await scene.ask("CLIENT LIST")
     for client in clients:
         if client["name"] == "eventq-blocking":
-            scene.ask("CLIENT", "KILL", "ID", client["id"])
+            await scene.ask("CLIENT", "KILL", "ID", client["id"])
 
 
 @fault(20, "connections refused", times=1)
 async def connections_refused(scene: Scene) -> None:
-    with scene.client() as client:  # the one connection that is left, so that the limit can be taken back
+    await asyncio.to_thread(refuse_connections, scene, scene.chance.uniform(0.5, 1.0))
+
+
+def refuse_connections(scene: Scene, seconds: float) -> None:
+    """Keep the one connection that is left, so that the limit can be taken back; a server that restarts has taken it back itself."""
+    with contextlib.suppress(redis.RedisError), scene.client() as client:
         client.execute_command("CONFIG", "SET", "maxclients", "1")
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await scene.pause(0.5, 1.0)
+        time.sleep(seconds)  # sleep-ok: so long it lasts
         client.execute_command("CONFIG", "SET", "maxclients", "10000")
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .crew import Actor
     from .scene import Scene
 
-fault = Faults()
+fault = Faults(anywhere=True)
 
 #: Two at a time: what a worker that is not to be relied on has begun may go on beside its successor.
 OVERLAPS = frozenset({"overlapping"})
@@ -164,7 +164,7 @@ async def many_schedulers(scene: Scene) -> None:
         await scheduler.kill()
 
 
-@fault(58, "reader of events killed", times=2)
+@fault(58, "reader of events killed", times=1)
 async def reader_killed(scene: Scene) -> None:
     await scene.pause(0, 0.5)
     (reader,) = scene.crew.of("reader")

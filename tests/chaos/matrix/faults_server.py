@@ -26,12 +26,12 @@ fault = Faults()
 
 @fault(30, "the server stands still in a command", times=1, tolerates=OVERLAPS)
 async def server_sleeps(scene: Scene) -> None:
-    await asyncio.to_thread(scene.ask, "DEBUG", "SLEEP", f"{scene.chance.uniform(0.3, LEASE * 1.5):.2f}")
+    await scene.ask("DEBUG", "SLEEP", f"{scene.chance.uniform(0.3, LEASE * 1.5):.2f}")
 
 
 @fault(31, "writes held back", times=2)
 async def writes_paused(scene: Scene) -> None:
-    scene.ask("CLIENT", "PAUSE", "500", "WRITE")
+    await scene.ask("CLIENT", "PAUSE", "500", "WRITE")
     await scene.pause(0.5, 0.6)
 
 
@@ -65,7 +65,7 @@ def kill_script(scene: Scene) -> None:
 @fault(34, "scripts forgotten, again and again", times=1)
 async def scripts_forgotten(scene: Scene) -> None:
     for _ in range(12):
-        await asyncio.to_thread(scene.ask, "SCRIPT", "FLUSH")
+        await scene.ask("SCRIPT", "FLUSH")
         await scene.pause(0.05, 0.15)
 
 
@@ -96,13 +96,14 @@ async def log_truncated(scene: Scene) -> None:
 
 @fault(39, "the server takes its time to load", persistence=KEEPS_ALL, times=1)
 async def server_loads(scene: Scene) -> None:
-    scene.ask("EVAL", "for i = 1, 3000 do redis.call('SET', 'ballast:' .. i, i) end", "0")
-    scene.ask("BGREWRITEAOF")
-    await scene.until(lambda: scene.ask("INFO", "persistence")["aof_rewrite_in_progress"] == 0, "the log to be rewritten")
+    await scene.ask("EVAL", "for i = 1, 3000 do redis.call('SET', 'ballast:' .. i, i) end", "0")
+    await scene.ask("BGREWRITEAOF")
+    while (await scene.ask("INFO", "persistence"))["aof_rewrite_in_progress"]:
+        await scene.pause(0.02, 0.05)
     await asyncio.to_thread(scene.server.stop)
     scene.server.args = (*scene.server.args, "--key-load-delay", "300")
     await asyncio.to_thread(scene.server.start)
-    scene.ask("EVAL", "for i = 1, 3000 do redis.call('DEL', 'ballast:' .. i) end", "0", timeout=30)
+    await scene.ask("EVAL", "for i = 1, 3000 do redis.call('DEL', 'ballast:' .. i) end", "0", timeout=30)
 
 
 @fault(40, "the server shut down in order, without a last snapshot", persistence=KEEPS_ALL, times=2)
@@ -116,38 +117,55 @@ async def server_shut_down(scene: Scene) -> None:
 
 @fault(44, "the server is a replica for a while", times=1)
 async def server_read_only(scene: Scene) -> None:
-    scene.ask("REPLICAOF", "127.0.0.1", "1")
+    await scene.ask("REPLICAOF", "127.0.0.1", "1")
     await scene.pause(0.5, 1.2)
-    scene.ask("REPLICAOF", "NO", "ONE")
+    await scene.ask("REPLICAOF", "NO", "ONE")
 
 
 @fault(47, "the server's memory is full", times=1)
 async def memory_full(scene: Scene) -> None:
-    scene.ask("CONFIG", "SET", "maxmemory", "1mb")
+    await scene.ask("CONFIG", "SET", "maxmemory", "1mb")
     await scene.pause(0.8, 1.2)
-    scene.ask("CONFIG", "SET", "maxmemory", "0")
+    await scene.ask("CONFIG", "SET", "maxmemory", "0")
 
 
 @fault(48, "a policy that evicts queues", times=1)
 async def eviction_policy(scene: Scene) -> None:
     """Whoever works goes on, as nothing is evicted yet; whoever starts refuses to."""
-    scene.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    await scene.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     newcomer = scene.start_worker()
     assert await newcomer.ended() != 0 and "ConfigurationError" in newcomer.failure, newcomer.said
-    scene.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    await scene.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+
+@fault(49, "the server's disk is full", persistence=("everysec",), small_disk=True, times=1)
+async def disk_full(scene: Scene) -> None:
+    ballast = scene.server.directory / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb") as file:
+        while True:
+            file.write(b"x" * 4096)
+            file.flush()
+    refused = len([line for actor in scene.crew.actors for line in actor.said if line.startswith("refused")])
+    await scene.until(
+        lambda: len([line for actor in scene.crew.actors for line in actor.said if line.startswith("refused")]) > refused,
+        "an add that is refused",
+        timeout=10,
+    )
+    await scene.pause(0.5, 1.0)
+    ballast.unlink()
 
 
 @fault(50, "everything deleted by hand", times=1, lossy=True)
 async def everything_deleted(scene: Scene) -> None:
     await scene.pause(0.3, 0.8)
-    scene.ask("FLUSHALL")
+    await scene.ask("FLUSHALL")
 
 
 @fault(51, "a permission taken away for a while", times=1)
 async def permission_taken(scene: Scene) -> None:
-    scene.ask("ACL", "SETUSER", "default", "-evalsha")
+    await scene.ask("ACL", "SETUSER", "default", "-evalsha")
     await scene.pause(0.5, 1.0)
-    scene.ask("ACL", "SETUSER", "default", "+evalsha")
+    await scene.ask("ACL", "SETUSER", "default", "+evalsha")
 
 
 @fault(57, "the stream trimmed under a reader that is not there", times=1, trims=True)
@@ -155,7 +173,7 @@ async def stream_trimmed(scene: Scene) -> None:
     (reader,) = scene.crew.of("reader")
     reader.send(signal.SIGSTOP)
     await scene.pause(0.5, 1.0)
-    scene.ask("XTRIM", key_of(scene.queue, "events"), "MAXLEN", "3")
+    await scene.ask("XTRIM", key_of(scene.queue, "events"), "MAXLEN", "3")
     reader.send(signal.SIGCONT)
 
 
@@ -164,7 +182,7 @@ async def bad_data(scene: Scene) -> None:
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
-    async with Queue(scene.queue, url=scene.server.url) as queue:
+    async with Queue(scene.queue, url=scene.direct_url) as queue:
         for data in ("x" * (5 * 2**20), "x" * (256 * 1024 - 1), "\ud800", deep, object(), float):
             with pytest.raises(InvalidJob):
                 await queue.add("quick", data)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..ledger import Ledger, now_ns
 from ..processes import ROOT
-from . import faults_links, faults_processes, faults_server
-from .kinds import PERSISTENCE, Kind
+from . import faults_links, faults_processes, faults_server, faults_topologies
 from .scene import Scene, Size
 from .verdict import Verdict, judge
 
@@ -19,15 +18,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...servers import ServerKind
+    from .kinds import Kind
 
-KINDS: Final = {kind.key: kind for module in (faults_links, faults_processes, faults_server) for kind in module.fault.kinds}
+MODULES: Final = (faults_links, faults_processes, faults_server, faults_topologies)
+KINDS: Final = {kind.key: kind for module in MODULES for kind in module.fault.kinds}
 ALONE = sorted(KINDS)
 REPORTS = ROOT / "build" / "chaos"
-
-
-def can_be_together(kinds: Sequence[Kind]) -> bool:
-    """Whether one server can be all that these faults need."""
-    return bool(set.intersection(*(set(kind.persistence or PERSISTENCE) for kind in kinds)))
 
 
 async def play(
@@ -42,14 +38,26 @@ async def play(
     """Play one scene; return what came of it, which is kept in build/chaos as well."""
     began = time.monotonic()
     scene = Scene(server_kind, Ledger(directory / "ledger"), kinds, seed, size)
-    async with scene.at_work():
-        await strike(scene)
-        await scene.heal()
-        scene.healed_ns = now_ns()
-        await scene.drain()
-        verdict = await judge(scene)
-    verdict.seconds = round(time.monotonic() - began, 2)
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    (REPORTS / f"{'+'.join(verdict.faults)}-{seed}.json").write_text(json.dumps(asdict(verdict)))
+    verdict = Verdict([kind.key for kind in kinds], seed, f"{server_kind}, {scene.ground}", scene.persistence)
+    try:
+        async with scene.at_work():
+            await strike(scene)
+            await scene.heal()
+            scene.healed_ns = now_ns()
+            await scene.drain()
+            await judge(scene, verdict)
+    except BaseException as error:
+        verdict.problems["the scene itself"] = f"{type(error).__name__}: {error!s:.500}"
+        raise
+    finally:
+        verdict.seconds = round(time.monotonic() - began, 2)
+        keep(verdict)
     print(verdict)
     return verdict
+
+
+def keep(verdict: Verdict) -> None:
+    """Write a verdict where the report finds it."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    name = f"{'+'.join(verdict.faults)[:150]}-{verdict.seed}"
+    (REPORTS / f"{name}.json").write_text(json.dumps(asdict(verdict)))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import shutil
 import signal
+import subprocess
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,17 +19,20 @@ import redis
 from eventq import Queue
 from eventq.errors import QueueUnavailable, ServerRefused
 
+from ...conftest import skip_for
 from ...servers import ServerKind, TestServer, free_port
+from ...topologies import TestCluster, TestSentinel
 from ..ledger import Acknowledged
 from ..proxy import FaultProxy
 from ..stored import is_drained
 from .actors import MIX
 from .crew import Actor, Crew
-from .kinds import PERSISTENCE, Kind, Link
+from .kinds import PERSISTENCE, Ground, Kind, Link, ground_of
 from .tail import Tail
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+    from pathlib import Path
     from typing import Self
 
     from ..ledger import Ledger
@@ -65,7 +71,8 @@ class Scene:
         allowed = [set(fault.persistence or PERSISTENCE) for fault in faults] or [set(PERSISTENCE)]
         self.persistence = self.chance.choice(sorted(set.intersection(*allowed)))
         options = {option: None for fault in faults for option in fault.server}
-        self.server = TestServer(kind, *PERSISTENCE[self.persistence], *options, "--enable-debug-command", "yes")
+        self.ground = ground_of(faults)
+        self._topology = _topology(self.ground, kind, *PERSISTENCE[self.persistence], *options, "--enable-debug-command", "yes")
         self.proxy: FaultProxy | None = None
         self.crew = Crew(ledger, self.queue, seed)
         self.exporter_port = free_port()
@@ -76,9 +83,37 @@ class Scene:
         self.strikes = 0
 
     @property
+    def server(self) -> TestServer:
+        """The server that holds the queue now."""
+        match self._topology:
+            case TestServer() as server:
+                return server
+            case TestSentinel() as sentinel:
+                return sentinel.primary()
+            case TestCluster() as cluster:
+                return cluster.node_of(self.queue)
+
+    @property
+    def sentinel(self) -> TestSentinel:
+        """The sentinels, where there are some."""
+        assert isinstance(self._topology, TestSentinel)
+        return self._topology
+
+    @property
+    def cluster(self) -> TestCluster:
+        """The cluster, where there is one."""
+        assert isinstance(self._topology, TestCluster)
+        return self._topology
+
+    @property
+    def direct_url(self) -> str:
+        """Where the server is, past any proxy."""
+        return self._topology.url
+
+    @property
     def url(self) -> str:
         """Where most of them reach the server."""
-        return self.proxy.url if self.proxy is not None and self._link is Link.ALL else self.server.url
+        return self.proxy.url if self.proxy is not None and self._link is Link.ALL else self.direct_url
 
     @property
     def _link(self) -> Link:
@@ -89,7 +124,9 @@ class Scene:
     async def at_work(self) -> AsyncGenerator[Self]:
         """Start the server and everybody; end them all."""
         async with AsyncExitStack() as stack:
-            stack.enter_context(self.server)
+            if any(fault.small_disk for fault in self.faults):
+                stack.enter_context(small_disk(self.server.directory))
+            stack.enter_context(self._topology)
             if self._link is not Link.DIRECT:
                 self.proxy = stack.enter_context(FaultProxy(self.server.port, seed=self.seed))
             stack.enter_context(self.crew)
@@ -97,7 +134,7 @@ class Scene:
             yield self
 
     async def _begin(self) -> None:
-        async with Queue(self.queue, url=self.server.url) as queue:
+        async with Queue(self.queue, url=self.direct_url) as queue:
             await queue.upsert_schedule("tick", every=1, name="tick", data=0.01)
         start = self.crew.start
         others = [
@@ -114,11 +151,17 @@ class Scene:
             self.start_producer(self.size.jobs // PRODUCERS)
         await self.until(lambda: bool(self.tail.of(Acknowledged)), "a job")
 
+    @property
+    def is_lossy(self) -> bool:
+        """Whether acknowledged work may be undone."""
+        return any(fault.lossy for fault in self.faults)
+
     # -- who is there
 
     def start_worker(self, url: str | None = None, **options: Any) -> Actor:
         """Start a worker."""
-        told: dict[str, Any] = {"concurrency": self.size.slots, "lease": LEASE, **options}
+        # Where the server may forget that a run has ended, its token is good again: nothing is to be learned from offering it.
+        told: dict[str, Any] = {"concurrency": self.size.slots, "lease": LEASE, "forges": not self.is_lossy, **options}
         return self.crew.start("worker", url or self.url, **told)
 
     def start_producer(self, count: int, **options: Any) -> Actor:
@@ -142,16 +185,23 @@ class Scene:
         return workers[0] if self._link is Link.ONE else self.chance.choice(workers)
 
     async def replace(self, actor: Actor) -> Actor:
-        """Start another process that does the same as one that is gone, and return once it works."""
+        """Start another process that does the same as one that is gone, and return once one works: it may meet the next fault."""
         post = actor.post
-        successor = self.crew.start(post.program, post.url, **post.options)
-        await successor.expect("ready")
-        return successor
+        while True:
+            successor = self.crew.start(post.program, post.url, **post.options)
+            try:
+                await successor.expect("ready")
+            except AssertionError:
+                if successor.is_alive or not (successor.code == -signal.SIGKILL or is_expected(successor.failure)):
+                    raise
+                await self.pause(0.2, 0.4)
+            else:
+                return successor
 
     async def add(self, name: str, count: int = 1, data: Any = 0.0, **options: Any) -> list[str]:
         """Add jobs of a fault's own, straight to the server; again where another fault is in the way."""
         ids: list[str] = []
-        async with Queue(self.queue, url=self.server.url) as queue:
+        async with Queue(self.queue, url=self.direct_url) as queue:
             while len(ids) < count:
                 try:
                     ids.append((await queue.add(name, data, **options)).id)
@@ -162,8 +212,11 @@ class Scene:
 
     # -- what is going on
 
-    def ask(self, *words: Any, timeout: float = 10.0) -> Any:
+    async def ask(self, *words: Any, timeout: float = 20.0) -> Any:
         """Send the server one command, by a plain client; again while it restarts or is busy with something else."""
+        return await asyncio.to_thread(self._ask, words, timeout)
+
+    def _ask(self, words: tuple[Any, ...], timeout: float) -> Any:
         until = time.monotonic() + timeout
         while True:
             try:
@@ -200,17 +253,18 @@ class Scene:
                 await kind.strike(self)
                 self.strikes += 1
 
-        await asyncio.gather(*(strike(kind) for kind in self.faults))
-        await self.heal()
+        async with asyncio.TaskGroup() as group:
+            for kind in self.faults:
+                group.create_task(strike(kind))
 
     async def heal(self) -> None:
         """Undo whatever is still wrong, and start again whoever is gone."""
         if self.proxy is not None:
             self.proxy.clear()
             self.proxy.heal()
-        if not self.server.is_running:
-            await asyncio.to_thread(self.server.start)
-        self.server.thaw()
+        await asyncio.to_thread(self._heal_servers)
+        if any(fault.number == 20 for fault in self.faults):  # its own connection may have been another fault's victim
+            await self.ask("CONFIG", "SET", "maxclients", "10000")
         for actor in self.crew.actors:
             if actor.is_alive:
                 actor.send(signal.SIGCONT)
@@ -224,14 +278,22 @@ class Scene:
                 gone = next(actor for actor in self.crew.actors if actor.post.program == program)
                 await self.replace(gone)
 
+    def _heal_servers(self) -> None:
+        for node in self._topology.nodes:
+            if not node.is_running:
+                node.start()
+            node.thaw()
+        if not isinstance(self._topology, TestServer):
+            self._topology.wait_until_whole()
+
     async def drain(self) -> None:
         """Let the producers end and everything be worked off; stop the workers, who must end well."""
         for producer in self.crew.of("producer"):
             await producer.ended(60)
-        async with Queue(self.queue, url=self.server.url) as queue:
+        async with Queue(self.queue, url=self.direct_url) as queue:
             await queue.remove_schedule("tick")
         began = time.monotonic()
-        with redis.Redis(host="127.0.0.1", port=self.server.port) as client, contextlib.suppress(AssertionError):
+        with self.client() as client, contextlib.suppress(AssertionError):
             # The checker says what is stuck.
             await self.until(lambda: is_drained(client, self.queue), "an empty queue", DRAINS_WITHIN)
         self.drained_after = time.monotonic() - began
@@ -239,3 +301,31 @@ class Scene:
             assert await worker.stop() == 0, (
                 f"SEED={self.seed}: {worker} ended badly: {worker.said[-5:]}\n{self.crew.log[-2000:]}"
             )
+
+
+def is_expected(failure: str) -> bool:
+    """Whether a process was meant to fail so: started under a policy that evicts, or without a permission it needs."""
+    return "maxmemory-policy" in failure or "lacks a permission" in failure
+
+
+def _topology(ground: Ground, kind: ServerKind, *args: str) -> TestServer | TestSentinel | TestCluster:
+    match ground:
+        case Ground.SERVER:
+            return TestServer(kind, *args)
+        case Ground.SENTINEL:
+            return TestSentinel(kind, *args)
+        case Ground.CLUSTER:
+            return TestCluster(kind, *args)
+
+
+@contextlib.contextmanager
+def small_disk(directory: Path) -> Generator[None]:
+    """Mount a disk of a few MB here, which only root can; it is gone afterwards."""
+    if os.getuid() != 0:
+        skip_for("no permission to mount a small disk: root is needed")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "eventq-small-disk", directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", directory], check=True)
+        shutil.rmtree(directory, ignore_errors=True)

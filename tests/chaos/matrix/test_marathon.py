@@ -11,7 +11,8 @@ import pytest
 
 from ..processes import choose_seed
 from .actors import MIX
-from .playing import ALONE, KINDS, can_be_together, play
+from .kinds import can_be_together
+from .playing import ALONE, KINDS, play
 from .scene import Scene, Size
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from ...servers import ServerKind
     from .kinds import Kind
 
-#: Not those that make a server forget (what it forgot no checker can count), and each that is struck once in a scene only.
-ANY = [key for key in ALONE if not (KINDS[key].lossy or KINDS[key].trims)]
+#: Not those that make a server forget: what it forgot no checker can count.
+ANY = [key for key in ALONE if not (KINDS[key].lossy or KINDS[key].trims or KINDS[key].small_disk)]
 PER_ROUND = 25_000
 #: So many kinds of faults in a round.
 KINDS_PER_ROUND = 8

@@ -9,13 +9,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import redis
-
 from ...exporters.scrapes import Series, fetch, read, total
 from ..checker import Report, check
 from ..ledger import CountedLost, Seen, Started
 from ..stored import Stored, read_stored
-from .scene import READER
+from .scene import READER, is_expected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,10 +43,12 @@ class Verdict:
     seed: int
     server: str
     persistence: str
-    strikes: int
+    strikes: int = 0
     jobs: int = 0
     runs: int = 0
     lost: int = 0
+    #: Lost, and nobody was told that anything was.
+    lost_untold: int = 0
     stuck: int = 0
     double_outcomes: int = 0
     extra_runs: int = 0
@@ -79,36 +79,34 @@ class Verdict:
         )
 
 
-async def judge(scene: Scene) -> Verdict:
+def fill_in(verdict: Verdict, scene: Scene, stored: Stored, report: Report) -> None:
+    """Take over the figures of the report."""
+    verdict.strikes = scene.strikes
+    verdict.jobs = report.acknowledged
+    verdict.runs = sum(event.kind == "active" for event in stored.events)
+    verdict.stalls = sum(event.kind == "stalled" for event in stored.events)
+    for name in ("lost", "stuck", "double_outcomes", "overlapping", "stale_accepted", "uncounted"):
+        setattr(verdict, name, len(getattr(report, name)))
+    verdict.extra_runs, verdict.stale_offered = report.extra_runs, report.stale_offered
+    verdict.events, verdict.counted_lost = report.events_seen, report.counted_lost
+    verdict.recoveries = [round(seconds, 3) for seconds in report.recoveries]
+    verdict.resumed, verdict.drained = resumed(scene), scene.drained_after
+
+
+async def judge(scene: Scene, verdict: Verdict) -> None:
     """Let readers catch up, take stock, and say what is wrong. The queue is drained, its workers have ended."""
-    with redis.Redis(host="127.0.0.1", port=scene.server.port) as client:
+    lossy, trims = scene.is_lossy, any(fault.trims for fault in scene.faults)
+    with scene.client() as client:
         stored = read_stored(client, scene.queue)
         await caught_up(scene, stored)
         samples = await exported(scene, stored)
-        spans = await traced(scene, stored)
+        spans = [] if lossy else await traced(scene, stored)
         report = check(scene.ledger, client, scene.queue)
-    verdict = Verdict(
-        [fault.key for fault in scene.faults], scene.seed, scene.server.kind, scene.persistence, scene.strikes,
-        jobs=report.acknowledged,
-        runs=sum(event.kind == "active" for event in stored.events),
-        lost=len(report.lost),
-        stuck=len(report.stuck),
-        double_outcomes=len(report.double_outcomes),
-        extra_runs=report.extra_runs,
-        overlapping=len(report.overlapping),
-        stalls=sum(event.kind == "stalled" for event in stored.events),
-        stale_offered=report.stale_offered,
-        stale_accepted=len(report.stale_accepted),
-        events=report.events_seen,
-        counted_lost=report.counted_lost,
-        uncounted=len(report.uncounted),
-        recoveries=[round(seconds, 3) for seconds in report.recoveries],
-        resumed=resumed(scene),
-        drained=scene.drained_after,
-    )  # fmt: skip
-    lossy = any(fault.lossy for fault in scene.faults)
-    trims = any(fault.trims for fault in scene.faults)
+    fill_in(verdict, scene, stored, report)
     problems = dict(wrong(report, scene, lossy=lossy, trims=trims))
+    if report.lost and not scene.tail.of(CountedLost):
+        verdict.lost_untold = len(report.lost)
+        problems["told of no loss"] = list(report.lost)[:10]
     if not lossy:
         verdict.spans, missing, twice = compare_spans(stored, spans)
         verdict.spans_missing = len(missing)
@@ -116,18 +114,14 @@ async def judge(scene: Scene) -> Verdict:
             problems["spans differ"] = twice
         if missing and not trims:
             problems["spans missing"] = missing
-        if differences := compare_totals(scene.queue, stored, samples):
-            verdict.totals_wrong = len(differences)
-            problems["exported totals"] = differences
-    if failures := [f"{actor}: {actor.failure}" for actor in scene.crew.actors if actor.failure and not expected(actor.failure)]:
+    if differences := compare_totals(scene, stored, samples):
+        verdict.totals_wrong = len(differences)
+        problems["exported totals"] = differences
+    if failures := [
+        f"{actor}: {actor.failure}" for actor in scene.crew.actors if actor.failure and not is_expected(actor.failure)
+    ]:
         problems["processes failed"] = failures
     verdict.problems = problems
-    return verdict
-
-
-def expected(failure: str) -> bool:
-    """Whether a process was meant to fail so: started under a policy that evicts, or without a permission it needs."""
-    return "maxmemory-policy" in failure or "lacks a permission" in failure
 
 
 def wrong(report: Report, scene: Scene, *, lossy: bool, trims: bool) -> Mapping[str, Any]:
@@ -139,8 +133,6 @@ def wrong(report: Report, scene: Scene, *, lossy: bool, trims: bool) -> Mapping[
     problems: dict[str, Any] = {name: list(value)[:10] for name, value in report.problems(tolerating=tolerated).items()}
     if not lossy and not trims and report.counted_lost:
         problems["counted lost"] = report.counted_lost
-    if lossy and report.lost and not scene.tail.of(CountedLost):
-        problems["told of no loss"] = list(report.lost)[:10]
     return problems
 
 
@@ -168,21 +160,22 @@ async def exported(scene: Scene, stored: Stored) -> Mapping[Series, float]:
             status, body = 0, b""
         if status == 200:
             samples = read(body.decode())
-            if not compare_totals(scene.queue, stored, samples):
+            if not compare_totals(scene, stored, samples):
                 break
         await asyncio.sleep(0.1)  # sleep-ok: an exporter gives no news but when it is asked
     return samples
 
 
-def compare_totals(queue: str, stored: Stored, samples: Mapping[Series, float]) -> list[str]:
-    """Return where what is exported differs from what was counted."""
+def compare_totals(scene: Scene, stored: Stored, samples: Mapping[Series, float]) -> list[str]:
+    """Return where what is exported differs from what was counted; what was undone stays counted, as it did happen."""
     counted: Counter[str] = Counter()
     for name, number in stored.totals.items():
         counted[name.partition(" ")[0]] += number
     return [
         f"{metric}: exported {shown:.0f}, counted {counted[column]}"
         for metric, column in TOTALS.items()
-        if (shown := total(samples, metric, queue=queue)) != counted[column]
+        if (shown := total(samples, metric, queue=scene.queue)) != counted[column]
+        and not (scene.is_lossy and shown > counted[column])
     ]
 
 

@@ -1,0 +1,39 @@
+"""Faults of servers that belong together: failovers behind sentinels, slots that move, nodes that die."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .kinds import Faults, Ground
+
+if TYPE_CHECKING:
+    from .scene import Scene
+
+fault = Faults()
+
+
+@fault(41, "failover by the sentinels", ground=Ground.SENTINEL, lossy=True, times=1)
+async def failover(scene: Scene) -> None:
+    await asyncio.to_thread(scene.sentinel.failover)
+
+
+@fault(42, "the primary killed", ground=Ground.SENTINEL, lossy=True, times=1)
+async def primary_killed(scene: Scene) -> None:
+    primary = await asyncio.to_thread(scene.sentinel.kill_primary)
+    await asyncio.to_thread(scene.sentinel.wait_until_whole)
+    await asyncio.to_thread(scene.sentinel.restart, primary)
+
+
+@fault(45, "the queue's slot moves", ground=Ground.CLUSTER, times=2)
+async def slot_moves(scene: Scene) -> None:
+    others = [node for node in scene.cluster.nodes if node is not scene.server]
+    await asyncio.to_thread(scene.cluster.move_slot, scene.queue, scene.chance.choice(others))
+
+
+@fault(46, "the queue's node killed, its slot uncovered", ground=Ground.CLUSTER, persistence=("always",), times=1)
+async def node_killed(scene: Scene) -> None:
+    node = scene.cluster.node_of(scene.queue)
+    await asyncio.to_thread(node.kill)
+    await scene.pause(1.5, 3.0)
+    await asyncio.to_thread(scene.cluster.restart, node)
