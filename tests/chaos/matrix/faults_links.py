@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from typing import TYPE_CHECKING
+
+import redis
 
 from ..faults import Ending, Fault, Request, Rule, calls_a_script
 from ..proxy import FaultProxy
