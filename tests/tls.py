@@ -8,7 +8,7 @@ from typing import Literal
 from .servers import START_SECONDS, ServerError, TestServer, find_binary, missing_reason
 
 #: Who signs, and from when to when: the server is shown with one of these.
-Certificate = Literal["valid", "expired", "stranger"]
+Certificate = Literal["valid", "expired", "stranger", "elsewhere"]
 
 _OPENSSL_CONFIG = """\
 [ca]
@@ -24,6 +24,8 @@ unique_subject = no
 commonName = supplied
 [leaf]
 subjectAltName = IP:127.0.0.1, DNS:localhost
+[elsewhere]
+subjectAltName = DNS:elsewhere.example
 [authority]
 basicConstraints = critical, CA:true
 keyUsage = critical, keyCertSign
@@ -31,7 +33,10 @@ keyUsage = critical, keyCertSign
 
 
 class Certificates:
-    """Two authorities, and what they signed: `server` and `client` are valid, `expired` no longer, `stranger` is unknown."""
+    """Two authorities, and what they signed.
+
+    `server` and `client` are valid, `expired` is no longer, `stranger` is signed by nobody we trust, `elsewhere` is for another host.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -41,10 +46,23 @@ class Certificates:
         for authority in ("ca", "other-ca"):
             self._request(authority)
             self._sign(authority, "-selfsign", "-extensions", "authority", "-keyfile", self.key(authority))
-        for name, authority in {"server": "ca", "client": "ca", "expired": "ca", "stranger": "other-ca"}.items():
+        for name, authority in {
+            "server": "ca",
+            "client": "ca",
+            "expired": "ca",
+            "stranger": "other-ca",
+            "elsewhere": "ca",
+        }.items():
             self._request(name)
             end = ("-enddate", "20200202000000Z") if name == "expired" else ()
-            signer = ("-extensions", "leaf", "-cert", self.path(authority), "-keyfile", self.key(authority))
+            signer = (
+                "-extensions",
+                "elsewhere" if name == "elsewhere" else "leaf",
+                "-cert",
+                self.path(authority),
+                "-keyfile",
+                self.key(authority),
+            )
             self._sign(name, *signer, *end)
 
     def path(self, name: str) -> str:

@@ -119,6 +119,7 @@ FIELDS: Final = {
 ENVIRONMENT: Final = {
     "EVENTQ_URL": "where Redis or Valkey is, for whatever is not told by `url=` or `--url`",
     "EVENTQ_ALLOW_EVICTION": "`1`: start although `maxmemory-policy` is one of `allkeys-*`, which may evict a whole queue",
+    "EVENTQ_ALLOW_INSECURE_TLS": "`1`: take options of an address that switch off what TLS proves, such as `ssl_cert_reqs=none`",
 }
 #: Told by one of our processes to another.
 INTERNAL: Final = {"EVENTQ_DEV_LIFELINE"}

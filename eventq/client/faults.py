@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from ssl import SSLCertVerificationError
+from ssl import SSLCertVerificationError, SSLError
 from typing import Final
 
 from redis import exceptions as redis_errors
@@ -37,6 +37,7 @@ _REMEDIES: Final = {
     "NOREPLICAS": Remedy.RECONNECT,  # after a failover the old primary says so, and there is a new one
     "MISCONF": Remedy.REFUSED,
     "CERTIFICATE": Remedy.REFUSED,  # ours, for a server that does not show who it is
+    "TLSVERSION": Remedy.REFUSED,  # ours, for one that speaks no TLS that is new enough
     "OOM": Remedy.RAISE,
     "NOAUTH": Remedy.RAISE,
     "WRONGPASS": Remedy.RAISE,
@@ -57,20 +58,26 @@ _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (redis_errors.AuthenticationError, "NOAUTH"),
     (redis_errors.AuthorizationError, "NOAUTH"),
 )
+#: What OpenSSL says when the two have no version in common: told by the server, or seen here.
+_TOO_OLD: Final = ("TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL")
 _REASONS: Final = {
     "OOM": "Redis is out of memory (maxmemory reached) and takes no more jobs; workers go on",
     "NOPERM": "the Redis user lacks a permission",
     "NOAUTH": "Redis refuses the credentials",
     "WRONGPASS": "Redis refuses the credentials",
     "CERTIFICATE": "the server's certificate is not accepted (ssl_ca_certs= in the URL names whose signature is)",
+    "TLSVERSION": "the server speaks no TLS that is new enough (1.2, or what ssl_min_version= in the URL says)",
     "MISCONF": "Redis cannot save to disk and refuses writes",
 }
 
 
 def code_of(error: Exception) -> str:
-    """Return the code of an error reply, or CERTIFICATE; of anything else its first word, which is no code."""
-    if isinstance(error.__cause__ or error.__context__, SSLCertVerificationError):
+    """Return the code of an error reply, CERTIFICATE or TLSVERSION; of anything else its first word, which is no code."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, SSLCertVerificationError):
         return "CERTIFICATE"
+    if isinstance(cause, SSLError) and cause.reason in _TOO_OLD:
+        return "TLSVERSION"
     said = getattr(error, "status_code", None)  # redis-py 8 and newer say it
     if said in _REMEDIES:
         return str(said)

@@ -17,6 +17,7 @@ from redis.retry import Retry as SyncRetry
 
 from eventq.client.address import SCHEMES, parse_address
 from eventq.client.faults import not_a_cluster_url
+from eventq.client.tls import is_tls, least_version, weakness
 from eventq.embedded import start_embedded
 from eventq.errors import ConfigurationError
 
@@ -57,8 +58,14 @@ class Server:
             self.asked += " (neither url= nor EVENTQ_URL says where the server is; embedded:// starts one here)"
         try:
             self.address = parse_address(self._url)
+            weak = weakness(self.address.nodes[0])  # every node has the same options
         except ValueError:  # its text may quote a part of the password
             raise ConfigurationError(f"url {self.where!r}: {self._unreadable}") from None
+        if weak and os.environ.get("EVENTQ_ALLOW_INSECURE_TLS") != "1":
+            raise ConfigurationError(
+                f"url {self.where!r}: {weak}; name the authority to trust with ssl_ca_certs= instead "
+                "(or set EVENTQ_ALLOW_INSECURE_TLS=1 and accept that)"
+            )
         self.is_checked = False
         self._slot = key_slot(key.encode())
         self._node = 0
@@ -123,7 +130,10 @@ class Server:
         ours = _settings(url, client_name, min(CONNECT_TIMEOUT, timeout or CONNECT_TIMEOUT)) | {"retry": retry}
         try:
             pool: Any = pools.from_url(url, **ours)
-            return pool.connection_class(**{**pool.connection_kwargs, **ours, "socket_timeout": timeout})
+            options = {**pool.connection_kwargs, **ours, "socket_timeout": timeout}
+            if is_tls(url):
+                options["ssl_min_version"] = least_version(options)
+            return pool.connection_class(**options)
         except ValueError:  # its text may quote a part of the password
             raise ConfigurationError(f"url {self.where!r}: {self._unreadable}") from None
         except TypeError as error:

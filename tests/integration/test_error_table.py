@@ -182,7 +182,7 @@ SHUT_OUT: dict[str, tuple[str, Condition, str, str]] = {
     ),
 }
 #: The tests of Clusters and of rediss:// have them.
-ELSEWHERE = {"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CERTIFICATE"}
+ELSEWHERE = {"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CERTIFICATE", "TLSVERSION"}
 
 
 def test_every_code_of_the_table_is_here() -> None:

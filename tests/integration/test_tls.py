@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventq import Job, NewJob, Queue, Worker
+from eventq import Job, NewJob, Queue, SyncQueue, Worker
 from eventq.errors import ConfigurationError, QueueUnavailable, ServerRefused
 from eventq.events import CompletedEvent
 
@@ -43,9 +45,9 @@ async def test_everything_works_over_tls(tls_server: TlsServer, queue_name: str)
         await recorder.wait(CompletedEvent, 100)
 
 
-@pytest.mark.parametrize("certificate", ["expired", "stranger"])
+@pytest.mark.parametrize("certificate", ["expired", "stranger", "elsewhere"])
 async def test_a_server_that_does_not_show_who_it_is_is_refused_at_once(certificate: Certificate, queue_name: str) -> None:
-    """An expired certificate, or one that nobody we trust has signed: the caller is told, and what to do."""
+    """A certificate that has expired, that nobody we trust has signed, or of another host: the caller is told, and what to do."""
     began = time.monotonic()
     with TlsServer(certificate=certificate) as server:
         queue = Queue(queue_name, int, url=server.url)
@@ -54,8 +56,57 @@ async def test_a_server_that_does_not_show_who_it_is_is_refused_at_once(certific
         with pytest.raises(ServerRefused):
             await Worker(queue, double).start()
         await queue.close()
+        blocking = SyncQueue(queue_name, int, url=server.url)
+        with pytest.raises(ServerRefused, match="certificate is not accepted"):
+            await asyncio.to_thread(blocking.add, "j", 1)
+        blocking.close()
     assert "CERTIFICATE" == caught.value.code
     assert time.monotonic() - began < 5
+
+
+class OldTlsServer(TlsServer):
+    """A server that speaks TLS 1.1 and nothing newer."""
+
+    __test__ = False
+
+    def _options(self) -> dict[str, str]:
+        return super()._options() | {"--tls-protocols": "TLSv1.1", "--tls-ciphers": "ALL:@SECLEVEL=0"}
+
+
+async def test_a_server_that_speaks_only_old_tls_is_refused_at_once(queue_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TLS 1.1 is not spoken, whatever OpenSSL here would permit; whoever wants it says so twice."""
+    with OldTlsServer() as server:
+        old = f"{server.url}&ssl_ciphers=ALL:@SECLEVEL%3D0"
+        queue = Queue(queue_name, int, url=old)
+        with pytest.raises(ServerRefused, match=r"speaks no TLS that is new enough \(1\.2") as caught:
+            await queue.add("j", 1)
+        await queue.close()
+        blocking = SyncQueue(queue_name, int, url=old)
+        with pytest.raises(ServerRefused, match="speaks no TLS that is new enough"):
+            await asyncio.to_thread(blocking.add, "j", 1)
+        blocking.close()
+        assert "TLSVERSION" == caught.value.code
+        with pytest.raises(ConfigurationError, match="less than TLS 1.2"):
+            Queue(queue_name, int, url=f"{old}&ssl_min_version=770")
+        monkeypatch.setenv("EVENTQ_ALLOW_INSECURE_TLS", "1")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"ssl\.TLSVersion\.TLSv1_1 is deprecated")
+            async with Queue(queue_name, int, url=f"{old}&ssl_min_version=770") as queue:
+                await queue.add("j", 1)  # so it was the version, and nothing else
+
+
+async def test_verification_that_is_switched_off_has_to_be_wanted_by_name(
+    queue_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option copied from somewhere is refused before anything is opened; with the setting it does what it says."""
+    with TlsServer(certificate="stranger") as server:
+        url = f"{server.url}&ssl_cert_reqs=none&ssl_check_hostname=no"
+        for make in (Queue, SyncQueue):
+            with pytest.raises(ConfigurationError, match="ssl_cert_reqs=none .*EVENTQ_ALLOW_INSECURE_TLS=1"):
+                make(queue_name, url=url)
+        monkeypatch.setenv("EVENTQ_ALLOW_INSECURE_TLS", "1")
+        async with Queue(queue_name, int, url=url) as queue, Worker(queue, double):
+            assert 8 == await (await queue.add("j", 4)).result(5)
 
 
 async def test_without_the_authority_the_certificate_is_a_strangers(tls_server: TlsServer, queue_name: str) -> None:

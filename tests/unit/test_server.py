@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from ssl import TLSVersion
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of whoever runs the tests stay out of them."""
     monkeypatch.delenv("EVENTQ_URL", raising=False)
     monkeypatch.delenv("EVENTQ_ALLOW_EVICTION", raising=False)
+    monkeypatch.delenv("EVENTQ_ALLOW_INSECURE_TLS", raising=False)
 
 
 def test_an_argument_stands_over_the_environment_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +101,49 @@ def test_what_is_no_text_is_no_url(url: Any) -> None:
     """The type is checked, not trusted."""
     with pytest.raises(ConfigurationError, match="must be a string"):
         Queue("q", url=url)
+
+
+@pytest.mark.parametrize("scheme", ["rediss://h:1/0", "sentinel+tls://h:1/orders", "cluster+tls://h:1"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("ssl_cert_reqs=none", "ssl_cert_reqs=none accepts every certificate"),
+        ("ssl_cert_reqs=%6eone", "ssl_cert_reqs=none accepts every certificate"),
+        ("db=0&ssl_cert_reqs=none&ssl_cert_reqs=required", "ssl_cert_reqs=none accepts every certificate"),
+        ("ssl_check_hostname=false", "ssl_check_hostname=no accepts the certificate of every other host"),
+        ("ssl_check_hostname=0", "ssl_check_hostname=no accepts the certificate of every other host"),
+        ("ssl_min_version=770", r"ssl_min_version=770 permits less than TLS 1.2 \(771\)"),
+        ("ssl_min_version=-2", r"ssl_min_version=-2 permits less than TLS 1.2 \(771\)"),
+    ],
+)
+def test_tls_that_proves_nothing_has_to_be_wanted_by_name(
+    scheme: str, options: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it is written; naming the queue is enough to be told."""
+    url = f"{scheme}?{options}"
+    with pytest.raises(ConfigurationError, match=rf"url '{re.escape(scheme)}': {words}.*EVENTQ_ALLOW_INSECURE_TLS=1"):
+        Queue("q", url=url)
+    monkeypatch.setenv("EVENTQ_ALLOW_INSECURE_TLS", "1")
+    Queue("q", url=url)
+
+
+@pytest.mark.parametrize("options", ["ssl_cert_reqs=s3cret", "ssl_cert_reqs=None", "ssl_min_version=s3cret", "ssl_min_version=5"])
+def test_tls_options_that_mean_nothing_are_refused(options: str) -> None:
+    """They are not taken for the default, and no value is quoted."""
+    with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+        Queue("q", url=f"rediss://h?{options}")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "least"), [("", TLSVersion.TLSv1_2), ("?ssl_cert_reqs=optional&ssl_min_version=772", TLSVersion.TLSv1_3)]
+)
+def test_every_connection_over_tls_has_a_least_version(options: str, least: TLSVersion) -> None:
+    """TLS 1.2 is said, not left to the machine; more may be asked for. `optional` is as strict as `required` for a client."""
+    server = Server(f"rediss://h{options}")
+    asynchronous: Any = server.async_connection("x")
+    blocking: Any = server.sync_connection("x", 1.0)
+    assert (least, least) == (asynchronous.min_version, blocking.ssl_min_version)
 
 
 def test_an_unknown_option_of_a_url_is_a_configuration_error() -> None:
