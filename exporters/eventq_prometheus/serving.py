@@ -29,6 +29,8 @@ DEFAULT_LISTEN: Final = "127.0.0.1:10650"
 #: Seconds that requests under way may take when it is told to stop, and between two looks at how it does.
 _GRACE: Final = 3
 _WATCH_EVERY: Final = 0.5
+#: Bytes of one request's line and headers. A scraper sends some hundred.
+_REQUEST_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ async def serve(exporter: PrometheusExporter, sock: socket.socket, web: WebConfi
         lifespan="off",
         server_header=False,
         ws="none",
+        http="h11",  # the other parser, which is taken where it is installed, has no limit
+        h11_max_incomplete_event_size=_REQUEST_BYTES,
         timeout_graceful_shutdown=_GRACE,
     )
     config.load()

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import contextlib
 import gzip
+import ipaddress
 import shutil
+import socket
 import ssl
 import threading
 from http.client import HTTPSConnection
@@ -20,7 +22,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from eventq import ConfigurationError, Queue, Worker
 from eventq_prometheus import PrometheusExporter, make_asgi_app, make_wsgi_app, run_in_thread
-from eventq_prometheus.serving import bind, parse_listen, serve
+from eventq_prometheus.serving import DEFAULT_LISTEN, bind, parse_listen, serve
 from eventq_prometheus.web_config import WebConfig, read_web_config
 
 from ..conftest import WaitUntil
@@ -145,6 +147,44 @@ async def test_pages(url: str, queue_name: str) -> None:
         assert (status, headers["allow"]) == (405, "GET, HEAD")
         status, headers, body = await ask(port, "/metrics", method="HEAD")
         assert (status, body) == (200, b"") and int(headers["content-length"]) > 1000
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get", "GETT"])
+async def test_nothing_can_be_done_to_it(url: str, queue_name: str, method: str) -> None:
+    """Every page is for reading only, whatever the method is called; other paths are not there for anybody."""
+    async with PrometheusExporter(url=url, queues=[queue_name]) as exporter, serving(exporter) as port:
+        for path in ("/", "/metrics", "/metrics/", "/readyz", "/livez"):
+            status, headers, body = await ask(port, path, method=method)
+            assert (status, headers["allow"], body) == (405, "GET, HEAD", b"only GET and HEAD\n")
+        for path in ("/metrics/../etc/passwd", "//metrics/x", "/%2e%2e/metrics", "/-/quit"):
+            assert (await ask(port, path, method=method))[0] == 404
+            assert (await ask(port, path))[0] == 404
+
+
+async def test_a_request_has_limits(url: str, queue_name: str) -> None:
+    """A path, a header or headers without end are refused and not collected; a body is not waited for; the next is answered."""
+    large = b"a" * 20_000
+
+    def send(request: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            try:
+                sock.sendall(request)
+                return sock.recv(100)
+            except ConnectionError:  # it hung up before it had got everything
+                return b"HTTP/1.1 400 "
+
+    async with PrometheusExporter(url=url, queues=[queue_name]) as exporter, serving(exporter) as port:
+        for request in (
+            b"GET /" + large,
+            b"GET /livez HTTP/1.1\r\nHost: h\r\nX-Large: " + large,
+            b"GET /livez HTTP/1.1\r\nHost: h\r\n" + b"X-Many: a\r\n" * 2000,
+            b"\x00\xff\r\n\r\n",
+            b"GET /livez HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        ):
+            assert (await asyncio.to_thread(send, request)).startswith(b"HTTP/1.1 400 "), request[:50]
+        begun = b"POST /metrics HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n"
+        assert (await asyncio.to_thread(send, begun)).startswith(b"HTTP/1.1 405 ")
+        assert (await ask(port, "/livez"))[0] == 200
 
 
 async def test_health_of_an_exporter_that_stopped(url: str, queue_name: str) -> None:
@@ -347,6 +387,7 @@ def test_addresses() -> None:
     """Host and port, IPv6 in brackets, every interface."""
     assert [str(parse_listen(text)) for text in ("127.0.0.1:1", "[::1]:2", ":3")] == ["127.0.0.1:1", "[::1]:2", "0.0.0.0:3"]
     port = free_port()
+    assert ipaddress.ip_address(parse_listen(DEFAULT_LISTEN).host).is_loopback
     first = bind(parse_listen(f"127.0.0.1:{port}"))
     with pytest.raises(ConfigurationError, match=f"127.0.0.1:{port}: the port cannot be taken"):
         bind(parse_listen(f"127.0.0.1:{port}"))
