@@ -10,8 +10,13 @@ WORKERS ?= auto
 PYTEST_ARGS ?=
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
+# For every Python and system that eventq supports; no index and no path in what it writes.
+UV := $(VENV)/release/bin/uv pip compile --quiet --native-tls --universal --python-version 3.11 --all-extras --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
 .DEFAULT_GOAL := help
-.PHONY: help demo observe test test-full test-cluster chaos chaos-long check docs reference grafana bench clean
+.PHONY: help demo observe test test-full test-cluster chaos chaos-long check docs reference grafana bench \
+	wheel lock locked sbom audit clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1	/' | expand -t 16
@@ -66,6 +71,33 @@ grafana: $(VENV)/.dev  ## Write dashboards and alert rules in grafana/ from the 
 bench: $(VENV)/.dev  ## Measure, beside BullMQ where Node is installed (ARGS="...")
 	$(BIN)/python -m benchmarks $(ARGS)
 
+wheel: $(VENV)/.dev  ## Build sdist and wheel into dist/, to the byte as anybody else does
+	@rm -rf dist
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	@cd dist && sha256sum *
+
+lock: $(VENV)/.release  ## Write requirements.lock: the newest of everything, with hashes
+	@{ sed '/^[^#]/,$$d' requirements.lock && $(UV) --group dev pyproject.toml; } >requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+locked: $(VENV)/.dev  ## Prove that requirements.lock installs, hash by hash, and works
+	@rm -rf build/locked && mkdir -p build && $(PYTHON) -m venv build/locked
+	@$(PIP) --python build/locked/bin/python install --require-hashes --only-binary :all: -r requirements.lock
+	@$(PIP) --python build/locked/bin/python install --no-index --no-build-isolation '.[all]'
+	@$(PIP) --python build/locked/bin/python check
+	@cd build && locked/bin/eventq --version && locked/bin/python -c 'import eventq_opentelemetry, eventq_prometheus'
+
+sbom: $(VENV)/.release  ## Write build/eventq.cdx.json: what eventq[all] runs on (CycloneDX)
+	@rm -rf build/runtime && mkdir -p build && $(PYTHON) -m venv --without-pip build/runtime
+	@$(UV) --constraint requirements.lock pyproject.toml >build/runtime.lock
+	@$(PIP) --python build/runtime/bin/python install --require-hashes --only-binary :all: -r build/runtime.lock
+	@$(VENV)/release/bin/cyclonedx-py environment build/runtime/bin/python --pyproject pyproject.toml --mc-type library \
+		--output-reproducible --output-file build/eventq.cdx.json
+	@$(BIN)/python tools/check_sbom.py build/eventq.cdx.json
+
+audit: $(VENV)/.release  ## Ask for known vulnerabilities of what requirements.lock names
+	@$(BIN)/python tools/audit.py $(VENV)/release/bin/pip-audit
+
 clean:  ## Remove the environment and everything generated
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
@@ -94,4 +126,11 @@ $(VENV)/.dev: $(VENV)/.runtime
 	@echo 'Installing the development tools ...'
 	@$(PIP) install --upgrade 'pip>=25.1' # the first that knows dependency groups
 	@$(PIP) install --editable '.[all]' --group dev
+	@touch $@
+
+# What releases are made with, apart from everything else.
+$(VENV)/.release: $(VENV)/.dev
+	@echo 'Installing what releases are made with ...'
+	@$(PYTHON) -m venv --clear --without-pip $(VENV)/release
+	@$(PIP) --python $(VENV)/release/bin/python install --group release
 	@touch $@

@@ -12,7 +12,7 @@ release = importlib.metadata.version("eventq")
 
 extensions = ["myst_parser"]
 root_doc = "docs/index"
-include_patterns = ["docs/**.md", "README.md", "ARCHITECTURE.md", "CHANGELOG.md", "benchmarks/README.md"]
+include_patterns = ["docs/**.md", "README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md"]
 exclude_patterns = [".*", "build", "**/node_modules"]
 html_theme = "furo"
 html_title = f"eventq {release}"
@@ -44,7 +44,7 @@ CONTENTS = {
         "bullmq",
     ],
     "Exactly": ["delivery", "reference/options", "reference/events", "reference/metrics", "reference/api", "reference/cli"],
-    "Project": ["/README", "/ARCHITECTURE", "/CHANGELOG", "/benchmarks/README"],
+    "Project": ["/README", "/ARCHITECTURE", "/CHANGELOG", "/SECURITY", "releasing", "/benchmarks/README"],
 }
 
 

@@ -1,4 +1,4 @@
-"""The server's half of `eventq doctor`: kind, persistence, eviction, memory, replicas, latency, slow calls of ours."""
+"""The server's half of `eventq doctor`: kind, patches, persistence, eviction, memory, replicas, latency, slow calls of ours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from eventq.cli.findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
+from eventq.cli.findings import OK, PROBLEM, UNKNOWN, WARNING, Finding, some
+from eventq.cli.patches import MAINTAINED, lacking, least_patched
 from eventq.cli.text import age, seconds
 from eventq.commands.inspect import ping, server_info, server_settings, slow_log
 from eventq.errors import ScriptError, ServerRefused
@@ -53,6 +54,7 @@ async def _examine(runner: AsyncRunner, info: dict[str, str]) -> list[Finding]:
     entries = await _permitted(runner, slow_log(_SLOW_ENTRIES))
     return [
         _kind(info),
+        _patches(info),
         *_persistence(info, settings),
         _eviction(info, settings),
         _memory(info),
@@ -74,11 +76,27 @@ def _found(check: str, level: str, message: str, advice: str = "") -> Finding:
     return Finding("server", check, level, message, advice)
 
 
-def _kind(info: dict[str, str]) -> Finding:
+def _name_and_version(info: dict[str, str]) -> tuple[str, str]:
     name = info.get("server_name", "redis")
-    version = info.get(f"{name}_version") or info.get("redis_version", "?")
+    return name, info.get(f"{name}_version") or info.get("redis_version", "?")
+
+
+def _kind(info: dict[str, str]) -> Finding:
+    name, version = _name_and_version(info)
     mode = "cluster" if info.get("cluster_enabled") == "1" else info.get("redis_mode", info.get("server_mode", "standalone"))
     return _found("version", OK, f"{name} {version}, {mode}, up for {age(_number(info, 'uptime_in_seconds'))}")
+
+
+def _patches(info: dict[str, str]) -> Finding:
+    name, version = _name_and_version(info)
+    if name not in MAINTAINED:
+        return _found("patches", UNKNOWN, f"which flaws {name} {version} has is not known here")
+    least, names = least_patched(name, version), lacking(name, version)
+    if not names:
+        return _found("patches", OK, f"{name} {version} has the fixes for the flaws that SECURITY.md lists")
+    to = f"{name} {least}" if least else f"a release of {name} that still gets fixes"
+    message = f"{name} {version}: whoever may run commands there can run code on its machine ({some(names)})"
+    return _found("patches", WARNING, message, f"upgrade to {to}, unless whoever packaged yours has put the fixes in")
 
 
 def _persistence(info: dict[str, str], settings: dict[str, str] | None) -> Iterator[Finding]:

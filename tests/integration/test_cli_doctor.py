@@ -17,6 +17,7 @@ import redis
 from eventq import NewJob, Queue, QueueScheduler, Worker
 from eventq.cli.doctor_queue import examine_queue
 from eventq.cli.doctor_server import examine_server
+from eventq.cli.patches import lacking
 from eventq.client import AsyncRunner, Server
 from eventq.keys import QueueKeys
 
@@ -110,7 +111,7 @@ async def test_a_healthy_queue_has_no_problems(url: str, queue: Queue[Any, Any],
     assert all(re.fullmatch(r"node \d+" if url.startswith("cluster:") else "server", node) for node in nodes)
     for node in nodes:
         checks = [each["check"] for each in findings if each["where"] == node]
-        assert ["version", "persistence", "eviction", "memory", "replicas", "latency", "slow log"] == checks
+        assert ["version", "patches", "persistence", "eviction", "memory", "replicas", "latency", "slow log"] == checks
     written = (await cli.process("doctor", queue.name)).out
     assert f"{queue.name}  records " in written
     changed = {key for key, value in dump(redis_client, queue.name).items() if before.get(key) != value}
@@ -307,6 +308,9 @@ def machine(make_server: MakeServer, tmp_path: Path) -> Iterator[Machine]:
 async def test_persistence_memory_and_permissions(machine: Machine, tmp_path: Path, wait_until: WaitUntil) -> None:
     """Nothing kept, snapshots, append-only file, a snapshot that failed; memory nearly used up; what may not be asked."""
     await machine.says("version", "ok", f"{machine.server.kind} ", "standalone")
+    version = machine.redis.info("server")[f"{machine.server.kind}_version"]
+    lacks = lacking(machine.server.kind, version)
+    await machine.says("patches", "warning" if lacks else "ok", f"{machine.server.kind} {version}", *lacks[:3])
     await machine.says("persistence", "warning", "nothing is kept")
     machine.redis.config_set("save", "3600 1")
     await machine.says("persistence", "warning", "snapshots only: a crash now loses ")
