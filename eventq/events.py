@@ -26,8 +26,8 @@
 | worker_stopped | a worker ended in good order | worker |
 
 `waited`, `ran` and `total` are seconds by Redis' clock; `reason` of failed is error, stalled or timeout, of removed: removed,
-retention, cleaned or drained. Trace context: traceparent, tracestate and service of whoever added the job, with them propagation,
-batch and link (see eventq/spans.py), and of a run what its processor said of its span.
+retention, cleaned, drained or repaired. Trace context: traceparent, tracestate and service of whoever added the job, with them
+propagation, batch and link (see eventq/spans.py), and of a run what its processor said of its span.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ class UpdatedEvent(JobEvent, frozen=True, kw_only=True):
 
 
 class RemovedEvent(Event, frozen=True, kw_only=True):
-    """Jobs are no longer stored. `reason`: removed (by hand), retention, cleaned, drained."""
+    """Jobs are no longer stored. `reason`: removed (by hand), retention, cleaned, drained, repaired (their records were lost)."""
 
     kind: ClassVar[str] = "removed"
     job_ids: tuple[str, ...] = ()

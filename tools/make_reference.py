@@ -94,7 +94,7 @@ FIELDS: Final = {
     "ran_ms": "from started to now, in ms. `ran` is the same in seconds",
     "reason of failed": "error, stalled or timeout",
     "reason of lost": "trimmed or rollback",
-    "reason of removed": "removed, retention, cleaned or drained",
+    "reason of removed": "removed, retention, cleaned, drained or repaired",
     "resource": "what OpenTelemetry is told of its process, such as `service.name`",
     "result": "what the processor returned, if it is small",
     "result_omitted": "whether there is a result that was too large to ride along",

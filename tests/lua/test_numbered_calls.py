@@ -29,6 +29,7 @@ from eventq.commands.manage import (
     update_data,
 )
 from eventq.commands.read import count_jobs, count_priorities, get_jobs, list_finished, list_jobs
+from eventq.commands.repair import examine_jobs, repair_jobs, repair_line, repair_upkeep
 from eventq.commands.schedules import due_schedules, remove_schedule, set_schedule
 from eventq.commands.upkeep import run_timers, sweep_queue, trim_events
 from eventq.commands.watch import Vital, observe_queue, report_worker
@@ -208,6 +209,25 @@ def _remove_schedule(lab: Lab) -> Command[Any]:
     return remove_schedule(lab.keys, "tick")
 
 
+def _repair_jobs(lab: Lab) -> Command[Any]:
+    lab.add(new(job_id="own"), new())
+    lab.claim()
+    lab.redis("ZREM", lab.keys["leases"], "own")
+    return repair_jobs(lab.keys, ["own", "nobody"])
+
+
+def _repair_line(lab: Lab) -> Command[Any]:
+    lab.add(new(job_id="own"), new())
+    lab.redis("LREM", lab.keys["wait"], 0, "own")
+    return repair_line(lab.keys, [("own", "")], recount=True)
+
+
+def _repair_upkeep(lab: Lab) -> Command[Any]:
+    lab.add(new())
+    lab.redis("ZREM", lab.keys["timers"], "call producer")
+    return repair_upkeep(lab.keys, "calls", ["producer"])
+
+
 WRITING = {
     "add_jobs": Case(_add, "jobs", same=lambda added: added.existing),
     "settle_and_claim": Case(_settle, "results", same=_claims),
@@ -233,6 +253,9 @@ WRITING = {
     "report_events": Case(_report, "events"),
     # A repeated report is the same report again; what it adds to the totals it adds once.
     "report_worker": Case(_report_worker, "meta", loose="workers"),
+    "repair_jobs": Case(_repair_jobs, "runs"),
+    "repair_line": Case(_repair_line, "wait"),
+    "repair_upkeep": Case(_repair_upkeep, "timers"),
     "set_schedule": Case(_set_schedule, "schedules"),
     "fire_schedule": Case(_fire, "jobs"),
     "remove_schedule": Case(_remove_schedule, "slots"),
@@ -241,6 +264,7 @@ WRITING = {
 }
 READING: dict[str, Callable[[Lab], Command[Any]]] = {
     "get_jobs": lambda lab: get_jobs(lab.keys, ["a"]),
+    "examine_jobs": lambda lab: examine_jobs(lab.keys, ["a"]),
     "list_jobs": lambda lab: list_jobs(lab.keys, JobState.WAITING, 0, 10, newest_first=False),
     "get_schedules": lambda lab: due_schedules(lab.keys, 0, 10),
     "count_jobs": lambda lab: count_jobs(lab.keys),
