@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from eventq.cli.arguments import LOOKING, JobId, Json, JsonLines, Prefix, QueueName, Tag, Url
+from eventq.cli.arguments import LOOKING, JobId, Json, JsonLines, Prefix, QueueName, Tag, Url, Yes
 from eventq.cli.runtime import exit_codes
 
 __all__ = ["add_looking"]
@@ -110,14 +110,26 @@ def doctor(
     *,
     url: Url = None,
     prefix: Prefix = "eventq",
+    every: Annotated[bool, typer.Option("--all", help="Look at every job, not at a sample.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what is safe to mend of the queues, then look at all.")] = False,
+    lost_jobs: Annotated[
+        bool, typer.Option("--lost-jobs", help="With --repair: also where more jobs are lost than stored, remove what is left.")
+    ] = False,
+    forget_readers: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="With --repair: durable readers away for longer, 1d at least.", show_default="none"),
+    ] = None,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Examine server and queues and say what is wrong, and what to do about it. Changes nothing.
+    """Examine server and queues and say what is wrong, and what to do about it. Changes nothing without --repair.
 
-    Exit code 0: no problems, perhaps warnings. 1: problems.
+    Exit code 0: no problems, perhaps warnings. 1: problems, with --repair: that are left.
     """
     with exit_codes():
         from eventq.cli.doctor import run_doctor
+        from eventq.cli.doctor_repair import treatment
         from eventq.cli.opening import Place
 
-        raise typer.Exit(run_doctor(queue or [], Place(url=url, prefix=prefix), as_json=as_json))
+        ordered = treatment(every=every, repair=repair, yes=yes, lost_jobs=lost_jobs, forget_readers=forget_readers)
+        raise typer.Exit(run_doctor(queue or [], Place(url=url, prefix=prefix), ordered, as_json=as_json))

@@ -19,10 +19,10 @@ class Consent:
     dry_run: bool = False
 
 
-def need_consent(command: str) -> None:
-    """Check that there is somebody to ask. Raises UsageError."""
+def need_consent(command: str, look: str = "look with --dry-run") -> None:
+    """Check that there is somebody to ask. look: how to see what it would do. Raises UsageError."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"{command} destroys something and there is no terminal to ask on: say --yes, or look with --dry-run")
+        raise UsageError(f"{command} destroys something and there is no terminal to ask on: say --yes, or {look}")
 
 
 def ask(question: str, *, word: str = "") -> bool:

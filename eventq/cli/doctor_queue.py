@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from eventq.cli.doctor_records import examine_records
+from eventq.cli.doctor_repair import examine_all, findings_of
 from eventq.cli.findings import OK, PROBLEM, WARNING, Finding
 from eventq.cli.text import age, counted, number
 from eventq.commands.events import first_entry, server_time
@@ -13,6 +14,7 @@ from eventq.commands.inspect import consumers, count_scores, first_of_set, line_
 from eventq.commands.read import count_jobs, get_jobs
 from eventq.commands.schedules import list_schedules
 from eventq.limits import EVENT_RETENTION, READER_LIVE_MS
+from eventq.operations.examining import Examined, examine_types
 from eventq.operations.reading import ids_of
 from eventq.records import StoredJob, UnreadableRecord
 from eventq.states import JobState
@@ -20,6 +22,7 @@ from eventq.states import JobState
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from eventq.cli.doctor_repair import Treatment
     from eventq.client import AsyncRunner
     from eventq.commands.events import Entry
     from eventq.commands.schedules import Schedules
@@ -63,8 +66,10 @@ class QueueState:
         return Finding(self.name, check, level, message, advice)
 
 
-async def examine_queue(runner: AsyncRunner, keys: QueueKeys) -> list[Finding]:
-    """Examine one queue in some thirty calls, each of bounded size."""
+async def examine_queue(runner: AsyncRunner, keys: QueueKeys, treatment: Treatment | None = None) -> list[Finding]:
+    """Examine one queue in some sixty calls, each of bounded size. treatment: and every job of it, instead of a sample."""
+    if wrong := await runner.perform(examine_types(keys)):
+        return findings_of(keys, Examined(wrong_types=wrong), repaired=False)
     meta = await runner.run_verb(queue_meta(keys))
     if meta.get("layout", LAYOUT) != LAYOUT:
         message = f"the queue has layout {meta['layout']}, this version of eventq knows layout {LAYOUT}"
@@ -74,7 +79,11 @@ async def examine_queue(runner: AsyncRunner, keys: QueueKeys) -> list[Finding]:
     findings = [queue.found("layout", OK, f"layout {LAYOUT}, {counted(sum(queue.counts.values()), 'job')}")]
     findings.append(_upkeep(queue))
     findings += [each for each in (await _overdue(runner, keys, queue), await _oldest(runner, keys, queue)) if each]
-    findings += await examine_records(runner, keys)
+    if treatment is None:
+        findings += await examine_records(runner, keys)
+    else:
+        found = await examine_all(runner, keys, treatment.away_ms)
+        findings += findings_of(keys, found, repaired=treatment.repair)
     findings += _holes(queue, await runner.run_verb(line_length(keys)))
     first = await runner.run_verb(first_entry(keys))
     stored = await runner.run_verb(consumers(keys))

@@ -82,16 +82,12 @@ class _Checks:
         for state in sorted({again[job_id] for job_id in stuck}):
             these = [job_id for job_id in stuck if again[job_id] == state]
             message = f"{counted(len(these), 'job')} said to be {state}, but not standing there: {some(these)}"
-            findings.append(self._found("stuck", PROBLEM, message, self._way_out(state)))
+            findings.append(self._found("stuck", PROBLEM, message, self._way_out()))
         return findings
 
-    def _way_out(self, state: str) -> str:
-        """Return what helps a job that does not stand where it says. Removing would count a hole in a line it is not in."""
-        if state == JobState.WAITING:
-            return f"put it back in line: RPUSH {self._keys['wait']} ID"
-        if state == JobState.ACTIVE:
-            return f"let it be given to another worker: ZADD {self._keys['leases']} 0 ID"
-        return f"`eventq job {self._keys.name} ID` shows it; `eventq remove` it, and add it again where it has to run"
+    def _way_out(self) -> str:
+        """Return what helps: removing by hand would count holes in a line that has none."""
+        return f"`eventq doctor {self._keys.name} --repair` mends it"
 
     async def _states(self, ids: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         """Return the ids of what is unreadable, and the state that each of the others says it is in."""
@@ -138,7 +134,11 @@ class _Checks:
             lost = [job_id for job_id in lost if await self._is_still_in(column, job_id)]
             if lost:
                 message = f"{counted(len(lost), 'job')} standing as {state}, but not stored: {some(lost)}"
-                findings.append(self._found("orphans", PROBLEM, message, "the server lost writes, or somebody else wrote here"))
+                findings.append(
+                    self._found(
+                        "orphans", PROBLEM, message, f"the server lost writes, or somebody else wrote here: {self._way_out()}"
+                    )
+                )
         return findings
 
     async def _is_still_in(self, column: str, job_id: str) -> bool:
@@ -156,7 +156,7 @@ class _Checks:
             values = await self._runner.run_verb(hash_values(self._keys, column, lost[:10])) if lost else []
             if any(value is not None for value in values):
                 message = f"`{column}` holds something of {counted(len(lost), 'job')} not stored: {some(lost)}"
-                findings.append(self._found("orphans", WARNING, message, "it only takes memory; HDEL it there"))
+                findings.append(self._found("orphans", WARNING, message, f"it only takes memory: {self._way_out()}"))
         return findings
 
     async def _not_stored(self, ids: Sequence[str]) -> list[str]:
@@ -176,7 +176,9 @@ class _Checks:
             return []  # all is well, or jobs come and go and it says nothing
         stored, standing = looks[0]
         message = f"{counted(stored, 'job')} stored, {number(standing)} standing in a state"
-        return [self._found("counts", PROBLEM, message, "the server lost writes, or somebody else wrote here")]
+        return [
+            self._found("counts", PROBLEM, message, f"the server lost writes, or somebody else wrote here: {self._way_out()}")
+        ]
 
 
 def _state(record: str, run: Run | None) -> str:

@@ -34,7 +34,7 @@ def queue_tag(prefix: str, name: str) -> Verb[str | None]:
 
 def queue_exists(keys: QueueKeys) -> Verb[bool]:
     """Read whether anything was ever written to the queue."""
-    return Verb(("EXISTS", keys["meta"]), lambda reply: reply == 1)
+    return Verb(("EXISTS", keys["meta"], keys["jobs"]), lambda reply: reply > 0)
 
 
 def ping() -> Verb[None]:

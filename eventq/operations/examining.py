@@ -93,10 +93,10 @@ class Examined:
         if more:
             self.damage.setdefault(damage, []).extend(more)
 
-    @property
-    def mendable(self) -> dict[Damage, list[str]]:
-        """What a repair mends."""
-        return {damage: names for damage, names in self.damage.items() if damage not in _TOLD_ONLY}
+    def mendable(self, *, lost_jobs: bool) -> dict[Damage, list[str]]:
+        """Return what a repair mends. lost_jobs: also what is left of jobs where more of them are lost than stored."""
+        left = {*_TOLD_ONLY, *([Damage.ORPHAN] if self.is_mostly_lost and not lost_jobs else ())}
+        return {damage: names for damage, names in self.damage.items() if damage not in left}
 
     @property
     def is_mostly_lost(self) -> bool:
@@ -106,11 +106,7 @@ class Examined:
 
 def examine(keys: QueueKeys, away_ms: int | None, on_progress: OnProgress) -> Steps[Examined]:
     """Look at everything. away_ms: also for durable readers who have been away for so long."""
-    found = Examined()
-    for column in COLUMNS:
-        kind, expected = (yield key_type(keys, column)), _TYPES.get(column, "hash")
-        if expected and kind not in (expected, "none"):
-            found.wrong_types.append(f"{keys[column]} is a {kind}, not a {expected}")
+    found = Examined(wrong_types=(yield from examine_types(keys)))
     if found.wrong_types:
         return found
     waiting = yield from _examine_jobs(keys, found, on_progress)
@@ -122,6 +118,16 @@ def examine(keys: QueueKeys, away_ms: int | None, on_progress: OnProgress) -> St
         found.add(Damage.READERS, _away(queue.now_ms - away_ms, (yield consumers(keys))))
     found.strays = yield from _strays(keys)
     return found
+
+
+def examine_types(keys: QueueKeys) -> Generator[Command[Any] | Verb[Any], Any, list[str]]:
+    """Look whether each column is of its type; return sentences about those that are not."""
+    wrong: list[str] = []
+    for column in COLUMNS:
+        kind, expected = (yield key_type(keys, column)), _TYPES.get(column, "hash")
+        if expected and kind not in (expected, "none"):
+            wrong.append(f"{keys[column]} is a {kind}, not a {expected}")
+    return wrong
 
 
 def _examine_jobs(keys: QueueKeys, found: Examined, on_progress: OnProgress) -> Steps[set[str]]:

@@ -1,4 +1,4 @@
-"""Mending what an examination found. Every call is one script of at most 250 names; it looks again and changes only what is still so."""
+"""Mending what an examination found. Every call is one script of at most 250 names; it looks again and changes what is still so."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _UPKEEP: Final = {Damage.CALLS: ("calls", "t"), Damage.WORKERS: ("workers", "t")
 def mend(keys: QueueKeys, found: Examined, *, away_ms: int = 0, lost_jobs: bool = False) -> Steps[dict[Damage, list[str]]]:
     """Mend; return what was mended, by damage. lost_jobs: take out orphans even where there are more of them than stored jobs."""
     mended: dict[Damage, list[str]] = {}
-    wanted = [each for each in OF_JOBS if each is not Damage.ORPHAN or lost_jobs or not found.is_mostly_lost]
-    ids = list(dict.fromkeys(name for damage in wanted for name in found.damage.get(damage, ())))
+    wanted = found.mendable(lost_jobs=lost_jobs)
+    ids = list(dict.fromkeys(name for damage in OF_JOBS for name in wanted.get(damage, ())))
     for start in range(0, len(ids), SLICE_JOBS):
         some = ids[start : start + SLICE_JOBS]
         letters = yield repair_jobs(keys, some)

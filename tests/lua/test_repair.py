@@ -47,7 +47,7 @@ def repair(lab: Lab) -> dict[Damage, list[str]]:
     mended: dict[Damage, list[str]] = {}
     for _ in range(4):
         found = look(lab)
-        if not found.mendable:
+        if not found.mendable(lost_jobs=False):
             break
         for damage, names in perform(lab, mend(lab.keys, found)).items():
             mended[damage] = mended.get(damage, []) + names
@@ -65,7 +65,11 @@ def work(lab: Lab) -> None:
     lab.claim(0, outcomes=[outcome(retried, "retry", 60_000)], progress=[progress(active, "50")])
     lab.call(release_jobs(lab.keys, [held(released)]))
     lab.add(*[new(job_id=f"waiting_{n}") for n in range(3)], new(job_id="delayed", delay=100), new(job_id="delayed_2", delay=50))
-    lab.add(new(job_id="prioritized", priority=3), new(job_id="prioritized_2", priority=3), new(job_id="promoted", delay=9, priority=2))
+    lab.add(
+        new(job_id="prioritized", priority=3),
+        new(job_id="prioritized_2", priority=3),
+        new(job_id="promoted", delay=9, priority=2),
+    )
     lab.call(promote_jobs(lab.keys, ["promoted"]))
     lab.add(new(job_id="gone"), new(job_id="moved"))
     lab.call(remove_jobs(lab.keys, ["gone"]))
@@ -126,8 +130,12 @@ DAMAGES = {
         (take("runs", "active"),), Damage.LOST_RUN, ("active",), is_whole=False, keeps_history=False
     ),
     "waiting and delayed": Planted((("ZADD", "delayed", 5, "waiting_0"),), Damage.MISPLACED, ("waiting_0",)),
-    "delayed without a run": Planted((take("runs", "retried"),), Damage.LOST_RUN, ("retried",), is_whole=False, keeps_history=False),
-    "prioritized without a run": Planted((take("runs", "promoted"),), Damage.LOST_RUN, ("promoted",), is_whole=False, keeps_history=False),
+    "delayed without a run": Planted(
+        (take("runs", "retried"),), Damage.LOST_RUN, ("retried",), is_whole=False, keeps_history=False
+    ),
+    "prioritized without a run": Planted(
+        (take("runs", "promoted"),), Damage.LOST_RUN, ("promoted",), is_whole=False, keeps_history=False
+    ),
     "completed and failed": Planted((("ZADD", "failed", 5, "completed"),), Damage.MISPLACED, ("completed",)),
     "running and in every state": Planted(
         tuple(("ZADD", column, 5, "active") for column in (*STATES, "waiting_children") if column != "leases"),
@@ -171,7 +179,11 @@ DAMAGES = {
         (take("jobs", "active"), take("leases", "active")), Damage.NO_LEASE, ("active",), is_whole=False, keeps_history=False
     ),
     "a running job's record and lease, with a priority": Planted(
-        (take("jobs", "active_2"), take("leases", "active_2")), Damage.NO_LEASE, ("active_2",), is_whole=False, keeps_history=False
+        (take("jobs", "active_2"), take("leases", "active_2")),
+        Damage.NO_LEASE,
+        ("active_2",),
+        is_whole=False,
+        keeps_history=False,
     ),
 }
 
@@ -275,7 +287,7 @@ def test_what_is_right_by_now_is_left(lab: Lab) -> None:
     """Whatever is named, a script changes only what is wrong at that moment: of a sound queue nothing, of one named twice once."""
     work(lab)
     before, ids = content(lab), [*lab.column("jobs"), "nobody", NO_LEASE]
-    assert set(lab.call(repair_jobs(lab.keys, ids), "doctor")) == {"f", "w", "m"}
+    assert {*lab.call(repair_jobs(lab.keys, ids), "doctor")} == {"f", "w", "m"}
     some = [(name, (lab.column("runs") or {}).get(name, "")) for name in ids]
     answer = lab.call(repair_line(lab.keys, some, recount=True), "doctor")
     assert (set(answer.letters), answer.said, answer.holes) == ({"s"}, "2", "2")
@@ -331,17 +343,21 @@ def test_what_cannot_be_read_is_told_and_left(lab: Lab) -> None:
     """A damaged record or run, a state that is none, ids and names that would break events: as they are, wherever they stand."""
     work(lab)
     lab.sound = False
-    lab.redis("HSET", lab.keys["jobs"], "bad", "nonsense", 'a"b', "1\t1\t\t\t\tjob\t\n{}\n1", "quoted", '1\t1\t\t\t\tj"b\t\n{}\n1')
+    lab.redis(
+        "HSET", lab.keys["jobs"], "bad", "nonsense", 'a"b', "1\t1\t\t\t\tjob\t\n{}\n1", "quoted", '1\t1\t\t\t\tj"b\t\n{}\n1'
+    )
     lab.redis("HSET", lab.keys["jobs"], "spec", "1\t1\t5\t\t\tjob\t\n{\n1")
     lab.redis("ZADD", lab.keys["delayed"], 5, "spec")
     lab.redis("HSET", lab.keys["runs"], "delayed", "what", "retried", "dreaming - 0 1 1 1 0 0 0 - w")
-    lab.redis("HSET", lab.keys["runs"], "waiting_0", "prioritized - 0 1 1 1 0 0 0 - w", "waiting_1", "waiting - 0 1 1 1 0 0 0 x w")
+    lab.redis(
+        "HSET", lab.keys["runs"], "waiting_0", "prioritized - 0 1 1 1 0 0 0 - w", "waiting_1", "waiting - 0 1 1 1 0 0 0 x w"
+    )
     lab.redis("HDEL", lab.keys["runs"], "completed")
     lab.redis("ZADD", lab.keys["failed"], 5, "completed")
     before, names = content(lab), ["bad", 'a"b', "quoted", "spec", "delayed", "retried", "waiting_0", "waiting_1", "completed"]
     found = look(lab)
     assert {Damage.UNREADABLE: sorted(names)} == {damage: sorted(ids) for damage, ids in found.damage.items()}
-    assert not found.may_recount and not found.mendable
+    assert not found.may_recount and not found.mendable(lost_jobs=True)
     assert perform(lab, mend(lab.keys, found)) == {}
     assert lab.call(repair_jobs(lab.keys, names), "doctor") == "dddfddddd"
     assert content(lab) == before
