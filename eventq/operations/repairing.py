@@ -1,4 +1,4 @@
-"""Mending what an examination found. Every call is one script of at most 250 names; it looks again and changes what is still so."""
+"""Mending what an examination found. Every call is one script of 250 names at most; it looks again, changes what is still so."""
 
 from __future__ import annotations
 

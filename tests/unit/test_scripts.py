@@ -33,7 +33,16 @@ ADDING = (
     "set_schedule",
 )
 REPORTING = "report_events"
-READING = ("count_jobs", "count_priorities", "examine_jobs", "get_jobs", "get_schedules", "list_finished", "list_jobs", "observe_queue")
+READING = (
+    "count_jobs",
+    "count_priorities",
+    "examine_jobs",
+    "get_jobs",
+    "get_schedules",
+    "list_finished",
+    "list_jobs",
+    "observe_queue",
+)
 #: It removes the records of calls with all the rest: a repetition is known by the epoch.
 ENDING = "obliterate_queue"
 FLAGS = (
