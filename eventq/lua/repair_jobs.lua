@@ -90,7 +90,7 @@ for index, id in ipairs(ids) do
   end
 end
 -- include: repair_moves
-wake(math.max(1, #taken_back + #moves))
+if #taken_back + #moves > 0 then wake(#taken_back + #moves) end
 -- include: totals
 local reply = table.concat(letters)
 close_call(reply)

@@ -207,7 +207,7 @@ def test_damage_is_found_and_mended(lab: Lab, name: str) -> None:
     damaged = content(lab)
     assert damaged == content(lab), "an examination changes nothing"
 
-    assert sorted(repair(lab)[case.damage]) == sorted(case.names)
+    assert sorted(repair(lab).get(case.damage, ())) == sorted(case.names)
 
     if case.is_whole:
         assert content(lab) == before
@@ -235,7 +235,7 @@ def test_every_run_deleted(lab: Lab) -> None:
     before = {name: lab.state(name) for name in lab.column("jobs")}
     lab.redis("DEL", lab.keys["runs"])
     mended = repair(lab)
-    assert {"completed", "failed", "pinned", "retried", "promoted", "active", "active_2"} <= set(mended[Damage.LOST_RUN])
+    assert {"completed", "failed", "pinned", "retried", "promoted", "active", "active_2"} <= set(mended.get(Damage.LOST_RUN, ()))
     after = {name: lab.state(name) for name in before}
     assert after == before | {"active": JobState.WAITING, "active_2": JobState.PRIORITIZED}
     assert lab.job("retried").run.ready_ms == int(lab.column("delayed")["retried"])
@@ -331,7 +331,7 @@ def test_a_run_without_its_job_is_left_to_end(lab: Lab) -> None:
     lab.redis("HDEL", lab.keys["jobs"], "active")
     lab.redis("LREM", lab.keys["wait"], 0, "released")
     found = look(lab)
-    assert (found.damage[Damage.ORPHAN_RUNNING], found.may_recount) == (["active"], False)
+    assert (found.damage.get(Damage.ORPHAN_RUNNING), found.may_recount) == (["active"], False)
     assert perform(lab, mend(lab.keys, found)) == {Damage.NOT_IN_LINE: ["released"]}
     assert lab.column("runs")["active"].startswith("active ") and "active" in lab.members("leases")
     lab.redis("ZADD", lab.keys["leases"], 5, "active")

@@ -23,6 +23,7 @@ from eventq.commands.manage import (
     remove_jobs,
     update_data,
 )
+from eventq.commands.repair import Look, repair_jobs, repair_line
 from eventq.operations import managing
 from eventq.scripts import Script
 from eventq.states import FINISHED, JobState
@@ -320,6 +321,17 @@ class ManagedMachine(QueueMachine):
 
     def _check_standing(self) -> None:
         assert not self._standing, f"passed over, though they stood there all the while: {self._standing}"
+
+    @rule(writer=WRITERS)
+    def repair(self, writer: int) -> None:
+        """Mending a sound queue finds everything where it belongs, and changes nothing."""
+        letters = "".join("w" if job.state is JobState.WAITING else "f" for job in self.model.jobs.values())
+        self.call(writer, repair_jobs(self.lab.keys, [*self.model.jobs, "nobody"]), lambda now, _: f"{letters}m")
+        waiting = [job.id for job in self.model.jobs.values() if job.state is JobState.WAITING]
+        holes = str(len(self.model.line) - len(waiting))
+        named = [(job_id, self.recount.stored["runs"].get(job_id, "")) for job_id in waiting]
+        expected = Look("s" * len(waiting), holes, holes)
+        self.call(writer, repair_line(self.lab.keys, named, recount=True), lambda now, _: expected)
 
     # -- the end of everything
 

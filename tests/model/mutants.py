@@ -7,6 +7,7 @@ from typing import Final
 
 MODEL: Final = "tests/model/test_model.py::test_the_queue_is_what_the_model_says"
 NUMBERED: Final = "tests/lua/test_numbered_calls.py"
+REPAIR: Final = "tests/lua/test_repair.py"
 
 
 @dataclass(frozen=True)
@@ -297,6 +298,62 @@ MUTANTS: Final = (
     Mutant(
         "obliterate takes a queue at work",
         (("lua/obliterate_queue.lua", "if running > 0 and ARGV[4] ~= '1' then", "if running < 0 then"),),
+    ),
+    Mutant(
+        "repair does not look again where a job stands",
+        (("lua/repair_jobs.lua", "  if MENDED[letter] then\n", "  if records[index] and own and own > 0 then\n"),),
+        tests=(f"{REPAIR}::test_what_is_right_by_now_is_left",),
+    ),
+    Mutant(
+        "repair takes jobs from workers that hold them",
+        (
+            (
+                "lua/include/standing.lua",
+                "  if not scores[own][index] then return own == 3",
+                "  if own == 3 or not scores[own][index] then return own == 3",
+            ),
+        ),
+        tests=(f"{REPAIR}::test_what_is_right_by_now_is_left",),
+    ),
+    Mutant(
+        "repair takes a running job's rest away",
+        (("lua/include/standing.lua", "return lease and tonumber(lease) > now and 'l' or 'a', run, 3", "return 'o', run, 3"),),
+        tests=(f"{REPAIR}::test_a_run_without_its_job_is_left_to_end",),
+    ),
+    Mutant(
+        "repair takes a lost run for a new job",
+        (("lua/include/standing.lua", "      if moved then return 'r', nil, moved end\n", ""),),
+        tests=(f"{REPAIR}::test_every_run_deleted",),
+        quick=True,
+    ),
+    Mutant(
+        "repair puts a job in line that has moved since",
+        (("lua/repair_line.lua", "is_waiting and run == ARGV[4 + index * 2] and not", "is_waiting and not"),),
+        tests=(f"{REPAIR}::test_a_job_that_has_moved_since_is_not_put_in_line",),
+    ),
+    Mutant(
+        "repair puts a job in line that stands there",
+        (("lua/repair_line.lua", " and not standing[id] and 'p'", " and 'p'"),),
+        tests=(f"{REPAIR}::test_what_is_right_by_now_is_left",),
+    ),
+    Mutant(
+        "repair counts holes where not all is right",
+        (("lua/repair_line.lua", "if ARGV[3] ~= '1' then holes = said elseif", "if"),),
+        tests=(f"{REPAIR}::test_a_run_without_its_job_is_left_to_end",),
+    ),
+    Mutant(
+        "repair counts the member of leases that is no job",
+        (("lua/include/holes.lua", " + (redis.call('ZSCORE', leases_key, NO_LEASE) and 1 or 0)", ""),),
+    ),
+    Mutant(
+        "repair forgets a reader that is held",
+        (("lua/repair_upkeep.lua", "math.max(tonumber(held), tonumber(saved)) + away", "tonumber(saved) + away"),),
+        tests=(f"{REPAIR}::test_readers_are_forgotten_by_age_only",),
+    ),
+    Mutant(
+        "repair forgets a reader of the last day",
+        (("lua/repair_upkeep.lua", "math.max(tonumber(ARGV[4]), LIVE_MS)", "tonumber(ARGV[4])"),),
+        tests=(f"{REPAIR}::test_readers_are_forgotten_by_age_only",),
     ),
     # -- the worker and its client
     Mutant(
