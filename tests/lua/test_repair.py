@@ -272,6 +272,17 @@ def test_what_was_mended_runs(lab: Lab) -> None:
     assert lab.call(run_timers(lab.keys, RULES), "scheduler") is False
 
 
+@pytest.mark.parametrize("said", [0, 1, -2])
+def test_a_queue_whose_holes_are_miscounted_goes_on(lab: Lab, said: int) -> None:
+    """More entries of nobody than meta says: they are dropped, and the call that claims is not undone half-way by it."""
+    lab.redis("RPUSH", lab.keys["wait"], "nobody", "nobody_else")
+    lab.add(new(job_id="own"))
+    lab.redis("HSET", lab.keys["meta"], "holes", said)
+    assert [job.id for job in lab.claim(3).jobs] == ["own"]
+    assert lab.waiting() == []
+    repair(lab)
+
+
 def test_a_job_due_at_once_is_told_to_sleepers(lab: Lab) -> None:
     """A worker that sleeps until something is due is woken for what is back among the delayed."""
     lab.add(new(job_id="soon", delay=5))

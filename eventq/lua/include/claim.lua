@@ -112,4 +112,6 @@ end
 if #head > 0 then redis.call('LPUSH', wait_key, unpack(head)) end
 -- More of them would hide what is behind from every worker that runs one.
 if #tail_end > 0 then redis.call('RPUSH', wait_key, unpack(tail_end)) end
-if holes > 0 then redis.call('HINCRBY', meta_key, 'holes', -math.min(holes, tonumber(meta[5]) or 0)) end
+-- No fewer than none, where they were miscounted; and Redis takes no -0.
+holes = math.min(holes, tonumber(meta[5]) or 0)
+if holes > 0 then redis.call('HINCRBY', meta_key, 'holes', -holes) end
