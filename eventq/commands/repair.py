@@ -41,10 +41,13 @@ def examine_jobs(keys: QueueKeys, ids: Sequence[str]) -> Command[Look]:
     return Command(script, script.keys(keys), ids, _parse_look, numbered=False)
 
 
-def repair_jobs(keys: QueueKeys, ids: Sequence[str]) -> Command[str]:
-    """Mend at most 500 jobs that do not stand where they say. Returns the letter of what was found of each."""
+def repair_jobs(keys: QueueKeys, ids: Sequence[str], *, in_line: bool = False) -> Command[str]:
+    """Mend at most 500 jobs that do not stand where they say. Returns the letter of what was found of each.
+
+    in_line: all of them are known to stand in `wait`, so that one without a run never ran.
+    """
     script = load_script("repair_jobs")
-    return Command(script, script.keys(keys), [_ENDS_NONE, len(ids), *ids], batch_reply)
+    return Command(script, script.keys(keys), [_ENDS_NONE, "1" if in_line else "0", len(ids), *ids], batch_reply)
 
 
 def repair_line(keys: QueueKeys, jobs: Sequence[tuple[str, str]], *, recount: bool) -> Command[Look]:

@@ -12,7 +12,7 @@ local leases_key, waiting_children_key, completed_key, failed_key = KEYS[11], KE
 -- include: leases
 -- include: runs
 -- include: holes
-local ids, letters = ARGV, {}
+local ids, letters, said_in_line = ARGV, {}, false
 if #ids > 0 then
   -- include: standing
   for index = 1, #ids do letters[index] = look(index) end

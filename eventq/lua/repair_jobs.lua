@@ -4,7 +4,7 @@
 -- those that run without a lease: they go back to the line as stalled, as a sweep would have it.
 -- KEYS: meta calls timers jobs data runs results progress logs wait prioritized delayed leases waiting_children completed failed
 --       totals events marker
--- ARGV: writer, number, max stalls, count, then ids
+-- ARGV: writer, number, max stalls, whether all are known to stand in line ('1'), count, then ids
 -- Reply: OK, per job the letter of what was found (see include standing): o, a, r, s and x are mended | STALE | LAYOUT
 -- Events: stalled, failed, removed
 local meta_key, calls_key, timers_key, jobs_key, data_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -26,7 +26,8 @@ local PINNED, SLICE = 1125899906842624, 100
 -- include: evict
 -- include: reclaim
 local ids, letters, seen, taken_back, gone, nameless, moves, rebuilt, wrong = {}, {}, {}, {}, {}, {}, {}, {}, {}
-for index = 1, tonumber(ARGV[4]) do ids[index] = ARGV[4 + index] end
+local said_in_line = ARGV[4] == '1'
+for index = 1, tonumber(ARGV[5]) do ids[index] = ARGV[5 + index] end
 -- include: standing
 local NAMES = {'prioritized', 'delayed', 'active', 'waiting_children', 'completed', 'failed'}
 local MENDED = {o = true, a = true, r = true, s = true, x = true}

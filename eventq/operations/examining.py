@@ -76,7 +76,8 @@ class Examined:
 
     wrong_types: sentences; nothing else was looked at then. strays: keys that are no column. ledger: what cannot be right of the
     totals, '' for nothing. stored: how many jobs. lost: waiting jobs that stand in no line, with their runs, the oldest first.
-    may_recount: whether every job is known to stand in its state, so that the rest of the line are holes.
+    in_line: of the misplaced those that are known to stand in line. may_recount: whether every job is known to stand in its
+    state, so that the rest of the line are holes.
     """
 
     damage: dict[Damage, list[str]] = field(default_factory=dict[Damage, "list[str]"])
@@ -85,6 +86,7 @@ class Examined:
     ledger: str = ""
     stored: int = 0
     lost: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    in_line: set[str] = field(default_factory=set[str])
     may_recount: bool = False
 
     def add(self, damage: Damage, names: Iterable[str]) -> None:
@@ -179,6 +181,7 @@ def _examine_line(keys: QueueKeys, found: Examined, waiting: set[str]) -> Steps[
     the while, so it would have been read.
     """
     line = yield from _read_line(keys)
+    _tell_new_jobs(found, line)
     lost = yield from _waiting_runs(keys, sorted(waiting - line))
     if lost:
         line = yield from _read_line(keys)
@@ -194,6 +197,14 @@ def _examine_line(keys: QueueKeys, found: Examined, waiting: set[str]) -> Steps[
     look: Look = yield examine_jobs(keys, [])
     if look.said != look.holes and not found.lost:
         found.add(Damage.HOLES, [look.said, look.holes])
+
+
+def _tell_new_jobs(found: Examined, line: set[str]) -> None:
+    """Take who is in line out of those whose run is lost: a claim would have taken it out of the line, so it never ran."""
+    without_run = found.damage.pop(Damage.LOST_RUN, [])
+    found.in_line = line.intersection(without_run)
+    found.add(Damage.LOST_RUN, [job_id for job_id in without_run if job_id not in line])
+    found.add(Damage.MISPLACED, [job_id for job_id in without_run if job_id in line])
 
 
 def _read_line(keys: QueueKeys) -> Steps[set[str]]:

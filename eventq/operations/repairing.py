@@ -24,12 +24,14 @@ def mend(keys: QueueKeys, found: Examined, *, away_ms: int = 0, lost_jobs: bool 
     mended: dict[Damage, list[str]] = {}
     wanted = found.mendable(lost_jobs=lost_jobs)
     ids = list(dict.fromkeys(name for damage in OF_JOBS for name in wanted.get(damage, ())))
-    for start in range(0, len(ids), SLICE_JOBS):
-        some = ids[start : start + SLICE_JOBS]
-        letters = yield repair_jobs(keys, some)
-        for job_id, letter in zip(some, letters, strict=True):
-            if LETTERS.get(letter) in OF_JOBS:
-                mended.setdefault(LETTERS[letter], []).append(job_id)
+    for in_line in (False, True):
+        chosen = [job_id for job_id in ids if (job_id in found.in_line) is in_line]
+        for start in range(0, len(chosen), SLICE_JOBS):
+            some = chosen[start : start + SLICE_JOBS]
+            letters = yield repair_jobs(keys, some, in_line=in_line)
+            for job_id, letter in zip(some, letters, strict=True):
+                if LETTERS.get(letter) in OF_JOBS:
+                    mended.setdefault(LETTERS[letter], []).append(job_id)
     yield from _mend_line(keys, found, mended)
     for damage, (column, done) in _UPKEEP.items():
         names = found.damage.get(damage, [])

@@ -4,7 +4,8 @@ if #taken_back > 0 then reclaim(taken_back, tonumber(ARGV[3]), -1, -1) end
 for state, list in pairs(gone) do
   forget(list, state, 'repaired')
   if state == 'prioritized' then redis.call('ZREM', prioritized_key, unpack(list)) end
-  for _, id in ipairs(list) do redis.call('ZREM', timers_key, 'keep ' .. id) end
+  for index, id in ipairs(list) do list[index] = 'keep ' .. id end
+  redis.call('ZREM', timers_key, unpack(list))
 end
 if #nameless > 0 then
   for _, key in ipairs({data_key, runs_key, results_key, progress_key, logs_key}) do redis.call('HDEL', key, unpack(nameless)) end

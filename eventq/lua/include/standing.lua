@@ -2,7 +2,7 @@
 -- look(index) returns a letter, for some the job's run, and the number of its own set (0 the line):
 --   f fine, w waiting and in no set, m nothing is there, d it cannot be read, l not stored, but its run goes on,
 --   o left over from a job that is not stored, a running without a lease, r its run is lost, s in no set, x in another, or in two.
--- Needs: now, ids, read_run, NO_LEASE, the columns of records and states.
+-- Needs: now, ids, said_in_line, read_run, NO_LEASE, the columns of records and states.
 local STATES = {waiting = 0, prioritized = 1, delayed = 2, active = 3, completed = 5, failed = 6}
 local ENDS, SETS = 1000, {prioritized_key, delayed_key, leases_key, waiting_children_key, completed_key, failed_key}
 local records, runs, scores = redis.call('HMGET', jobs_key, unpack(ids)), redis.call('HMGET', runs_key, unpack(ids)), {}
@@ -28,9 +28,10 @@ local function look_at_rest(index, run, sets)
   return rest and 'o' or 'm', run
 end
 
--- Whether it stands at either end of the line; further in nobody looks.
+-- Whether it stands in line, as far as is known: the caller has read all of it, or it stands at either end.
 local ends
 local function is_in_line(id)
+  if said_in_line then return true end
   if not ends then
     ends = {}
     for _, each in ipairs(redis.call('LRANGE', wait_key, 0, ENDS - 1)) do ends[each] = true end
