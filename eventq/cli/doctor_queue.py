@@ -13,6 +13,7 @@ from eventq.commands.events import first_entry, server_time
 from eventq.commands.inspect import consumers, count_scores, first_of_set, line_length, queue_meta, stream_length
 from eventq.commands.read import count_jobs, get_jobs
 from eventq.commands.schedules import list_schedules
+from eventq.errors import EventqError
 from eventq.limits import EVENT_RETENTION, READER_LIVE_MS
 from eventq.operations.examining import Examined, examine_types
 from eventq.operations.reading import ids_of
@@ -67,9 +68,16 @@ class QueueState:
 
 
 async def examine_queue(runner: AsyncRunner, keys: QueueKeys, treatment: Treatment | None = None) -> list[Finding]:
-    """Examine one queue in some sixty calls, each of bounded size. treatment: and every job of it, instead of a sample."""
-    if wrong := await runner.perform(examine_types(keys)):
-        return findings_of(keys, Examined(wrong_types=wrong), repaired=False)
+    """Examine one queue in some thirty calls, each of bounded size. treatment: and every job of it, instead of a sample."""
+    try:
+        return await _examine(runner, keys, treatment)
+    except EventqError:
+        if wrong := await runner.perform(examine_types(keys)):
+            return findings_of(keys, Examined(wrong_types=wrong), repaired=False)
+        raise
+
+
+async def _examine(runner: AsyncRunner, keys: QueueKeys, treatment: Treatment | None) -> list[Finding]:
     meta = await runner.run_verb(queue_meta(keys))
     if meta.get("layout", LAYOUT) != LAYOUT:
         message = f"the queue has layout {meta['layout']}, this version of eventq knows layout {LAYOUT}"
