@@ -40,7 +40,7 @@ async def while_it_lasts(scene: Scene, *rules: Rule, least: float = 0.8, most: f
     proxy.clear()
 
 
-@fault(4, "worker killed after its outcomes were recorded, the reply lost", link=Link.ONE)
+@fault(4, "worker killed after its outcomes were recorded, the reply lost", link=Link.ONE, stalls=True)
 async def killed_after_the_record(scene: Scene) -> None:
     victim = scene.worker
     link_of(scene).inject(Rule(Fault.LOSE_REPLY, when=is_of_a_lane, then=Ending.SILENCE, times=1))
@@ -50,7 +50,7 @@ async def killed_after_the_record(scene: Scene) -> None:
     link_of(scene).counts.clear()
 
 
-@fault(5, "worker killed before it learned what it claimed", link=Link.ONE)
+@fault(5, "worker killed before it learned what it claimed", link=Link.ONE, stalls=True)
 async def killed_before_the_claim_arrived(scene: Scene) -> None:
     victim = scene.worker
     link_of(scene).inject(Rule(Fault.CUT_REPLY, when=is_of_a_lane, then=Ending.SILENCE, times=1))
@@ -59,7 +59,7 @@ async def killed_before_the_claim_arrived(scene: Scene) -> None:
     link_of(scene).counts.clear()
 
 
-@fault(10, "the heartbeat alone is cut off", link=Link.ONE, tolerates=OVERLAPS, times=1)
+@fault(10, "the heartbeat alone is cut off", link=Link.ONE, tolerates=OVERLAPS, times=1, stalls=True)
 async def heartbeat_cut_off(scene: Scene) -> None:
     link_of(scene).blackhole("eventq-heartbeat")
     await scene.pause(LEASE * 1.5, LEASE * 2)
@@ -132,14 +132,14 @@ async def slow_link(scene: Scene) -> None:
     await while_it_lasts(scene, *slow, *pieces)
 
 
-@fault(27, "one worker cut off for longer than its lease", link=Link.ONE, tolerates=OVERLAPS, times=1)
+@fault(27, "one worker cut off for longer than its lease", link=Link.ONE, tolerates=OVERLAPS, times=1, stalls=True)
 async def worker_cut_off(scene: Scene) -> None:
     link_of(scene).blackhole()
     await scene.pause(LEASE * 1.5, LEASE * 2)
     link_of(scene).heal()
 
 
-@fault(28, "everybody cut off for longer than a lease", link=Link.ALL, tolerates=OVERLAPS, times=1)
+@fault(28, "everybody cut off for longer than a lease", link=Link.ALL, tolerates=OVERLAPS, times=1, stalls=True)
 async def everybody_cut_off(scene: Scene) -> None:
     link_of(scene).blackhole()
     await scene.pause(LEASE * 1.2, LEASE * 1.5)

@@ -34,7 +34,7 @@ async def worker_killed_idle(scene: Scene) -> None:
     await idle.kill()
 
 
-@fault(2, "worker killed in the middle of a job", times=3)
+@fault(2, "worker killed in the middle of a job", times=3, stalls=True)
 async def worker_killed_mid_job(scene: Scene) -> None:
     await scene.until(lambda: any(worker.pid in scene.tail.running() for worker in scene.crew.of("worker")), "a running job")
     running = scene.tail.running()
@@ -42,7 +42,7 @@ async def worker_killed_mid_job(scene: Scene) -> None:
     await replaced(scene, scene.chance.choice(victims))
 
 
-@fault(3, "worker killed between the effect and its record", times=3)
+@fault(3, "worker killed between the effect and its record", times=3, stalls=True)
 async def worker_killed_after_effect(scene: Scene) -> None:
     before = set(scene.crew.of("worker"))
     await scene.add("die_after")
@@ -50,7 +50,7 @@ async def worker_killed_after_effect(scene: Scene) -> None:
     await scene.replace(next(worker for worker in before if not worker.is_alive))
 
 
-@fault(6, "all workers killed at once", times=2)
+@fault(6, "all workers killed at once", times=2, stalls=True)
 async def all_workers_killed(scene: Scene) -> None:
     victims = scene.crew.of("worker")
     await asyncio.gather(*(victim.kill() for victim in victims))
@@ -68,7 +68,7 @@ async def producer_killed(scene: Scene) -> None:
     await producer.ended()
 
 
-@fault(8, "zombie: stopped for longer than its lease", tolerates=OVERLAPS, times=1)
+@fault(8, "zombie: stopped for longer than its lease", tolerates=OVERLAPS, times=1, stalls=True)
 async def worker_stopped(scene: Scene) -> None:
     victim = scene.worker
     victim.send(signal.SIGSTOP)
@@ -76,7 +76,7 @@ async def worker_stopped(scene: Scene) -> None:
     victim.send(signal.SIGCONT)
 
 
-@fault(9, "zombies that stop around their deadline", tolerates=OVERLAPS, times=1)
+@fault(9, "zombies that stop around their deadline", tolerates=OVERLAPS, times=1, stalls=True)
 async def workers_stopped_around_the_deadline(scene: Scene) -> None:
     async def stop(victim: Actor) -> None:
         for _ in range(2):
@@ -94,13 +94,13 @@ async def loop_blocked(scene: Scene) -> None:
     await scene.pause(LEASE * 1.5, LEASE * 1.7)
 
 
-@fault(12, "the whole process held for longer than a lease", tolerates=OVERLAPS, times=1)
+@fault(12, "the whole process held for longer than a lease", tolerates=OVERLAPS, times=1, stalls=True)
 async def process_held(scene: Scene) -> None:
     await scene.add("hold_gil", data=LEASE * 1.5)
     await scene.pause(LEASE * 1.5, LEASE * 1.7)
 
 
-@fault(13, "poison: a job that takes every worker along", times=1)
+@fault(13, "poison: a job that takes every worker along", times=1, stalls=True)
 async def poison(scene: Scene) -> None:
     (job_id,) = await scene.add(scene.chance.choice(["leave", "abort", "crash"]))
     victims: set[Actor] = set()
@@ -130,7 +130,7 @@ async def worker_told_to_stop(scene: Scene) -> None:
     await scene.replace(victim)
 
 
-@fault(16, "worker told to stop, and killed before it has", times=2)
+@fault(16, "worker told to stop, and killed before it has", times=2, stalls=True)
 async def worker_killed_while_it_stops(scene: Scene) -> None:
     victim = scene.worker
     victim.send(signal.SIGTERM)

@@ -76,14 +76,21 @@ async def server_killed(scene: Scene) -> None:
     await asyncio.to_thread(scene.server.start)
 
 
-@fault(37, "the server killed, nothing kept but a snapshot, or nothing", persistence=("none", "snapshots"), times=1, lossy=True)
+@fault(
+    37,
+    "the server killed, nothing kept but a snapshot, or nothing",
+    persistence=("none", "snapshots"),
+    times=1,
+    lossy=True,
+    stalls=True,
+)
 async def server_killed_without_log(scene: Scene) -> None:
     await scene.pause(0.3, 0.8)
     await asyncio.to_thread(scene.server.kill)
     await asyncio.to_thread(scene.server.start)
 
 
-@fault(38, "the server killed, the end of its log cut off", persistence=("always",), times=1, lossy=True)
+@fault(38, "the server killed, the end of its log cut off", persistence=("always",), times=1, lossy=True, stalls=True)
 async def log_truncated(scene: Scene) -> None:
     await scene.pause(0.3, 0.8)
     await asyncio.to_thread(scene.server.kill)
@@ -155,13 +162,13 @@ async def disk_full(scene: Scene) -> None:
     ballast.unlink()
 
 
-@fault(50, "everything deleted by hand", times=1, lossy=True)
+@fault(50, "everything deleted by hand", times=1, lossy=True, stalls=True)
 async def everything_deleted(scene: Scene) -> None:
     await scene.pause(0.3, 0.8)
     await scene.ask("FLUSHALL")
 
 
-@fault(51, "a permission taken away for a while", times=1)
+@fault(51, "a permission taken away for a while", times=1, stalls=True)
 async def permission_taken(scene: Scene) -> None:
     await scene.ask("ACL", "SETUSER", "default", "-evalsha")
     await scene.pause(0.5, 1.0)

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 fault = Faults()
 
 
-@fault(41, "failover by the sentinels", ground=Ground.SENTINEL, lossy=True, times=1)
+@fault(41, "failover by the sentinels", ground=Ground.SENTINEL, lossy=True, times=1, stalls=True)
 async def failover(scene: Scene) -> None:
     await asyncio.to_thread(scene.sentinel.failover)
 
 
-@fault(42, "the primary killed", ground=Ground.SENTINEL, lossy=True, times=1)
+@fault(42, "the primary killed", ground=Ground.SENTINEL, lossy=True, times=1, stalls=True)
 async def primary_killed(scene: Scene) -> None:
     primary = await asyncio.to_thread(scene.sentinel.kill_primary)
     await asyncio.to_thread(scene.sentinel.wait_until_whole)
