@@ -11,7 +11,11 @@ local totals_key, events_key, marker_key = KEYS[9], KEYS[10], KEYS[11]
 -- include: clock
 -- include: call
 -- include: emit
-if replayed then return {'OK', replayed, now} end
+if replayed then
+  -- Whoever waits for a confirmation waits for what its connection wrote, and this may be another one than the first time.
+  redis.call('HSET', calls_key, writer, call_record)
+  return {'OK', replayed, now}
+end
 local amount, check_ids, argv = tonumber(ARGV[3]), ARGV[4] == '1', ARGV
 local records, large, tail, places, lifo, added, duplicated, existing = {}, {}, {}, {}, {}, {}, {}, {}
 local claimable, new, last, seen, soonest, names = 0, 0, 0, {}, false, {}

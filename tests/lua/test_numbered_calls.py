@@ -361,6 +361,21 @@ def test_numbers_are_compared_as_numbers(lab: Lab) -> None:
     assert lab.counts() == {"waiting": 2}
 
 
+def test_a_repeated_add_writes_so_that_it_can_be_confirmed(lab: Lab) -> None:
+    """WAIT waits for what its own connection wrote: the call is repeated on another one, and changes nothing there."""
+    command = add_jobs(lab.keys, [new(), new(job_id="own")])
+    lab.call(command, "repeating", 7)
+    before = lab.dump(), changes(lab)
+    lab.call(command, "repeating", 7)
+    assert (lab.dump(), changes(lab)) == (before[0], before[1] + 1)
+
+
+def changes(lab: Lab) -> int:
+    """Return how many changes the server counts that it would save: what it tells replicas and its append-only file."""
+    info = dict(line.split(":", 1) for line in lab.redis("INFO", "persistence").splitlines() if ":" in line)
+    return int(info["rdb_changes_since_last_save"])
+
+
 def test_a_replayed_claim_leaves_out_what_was_taken_away(lab: Lab) -> None:
     """The answer to a repeated claim names the same runs, except those whose jobs are somebody else's by now."""
     records = [new(), new(data='"' + "x" * 3000 + '"'), new(), new()]
