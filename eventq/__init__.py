@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from eventq.backoff import Backoff
 from eventq.commands.watch import QueueState, ScheduleState, WorkerState
 from eventq.current import current_job
+from eventq.durability import Durability
 from eventq.errors import (
     BulkAddError,
     ConfigurationError,
@@ -23,6 +24,7 @@ from eventq.errors import (
     ScheduleNotFound,
     ScriptError,
     ServerRefused,
+    Unconfirmed,
     Unrecoverable,
 )
 from eventq.followed import EventBatch, FollowerSink
@@ -50,6 +52,7 @@ __all__ = [
     "Backoff",
     "BulkAddError",
     "ConfigurationError",
+    "Durability",
     "EventBatch",
     "EventStream",
     "EventqError",
@@ -85,6 +88,7 @@ __all__ = [
     "ServerRefused",
     "SyncJob",
     "SyncQueue",
+    "Unconfirmed",
     "Unrecoverable",
     "Worker",
     "WorkerState",

@@ -4,6 +4,7 @@ EventqError
 ├─ ConfigurationError      whoever wrote the call or the settings, before any I/O: bad name, option, URL, server too old
 ├─ InvalidJob              whoever adds: data of the wrong type, too large, not serialisable
 ├─ BulkAddError            whoever adds: some calls of a bulk add were refused; `.added` says what is in
+├─ Unconfirmed             whoever adds: the jobs are in, but not yet as durable as was asked for; add again under the same id
 ├─ QueueUnavailable        whoever runs Redis: unreachable, timed out, still loading
 ├─ ServerRefused           whoever runs Redis: out of memory, no permission, read only
 ├─ LayoutMismatch          whoever deploys: the queue was written by another layout
@@ -36,11 +37,43 @@ class InvalidJob(EventqError, ValueError):
 
 
 class BulkAddError(EventqError):
-    """Some calls of a bulk add failed. `added` holds the jobs that are in the queue; the cause is chained."""
+    """Some calls of a bulk add failed. `added` holds the jobs that are in the queue, `confirmed` those of them that are known to
+    be as durable as was asked for; the cause is chained.
+    """
 
-    def __init__(self, message: str, added: Sequence[Any]) -> None:
+    def __init__(self, message: str, added: Sequence[Any], confirmed: Sequence[Any] | None = None) -> None:
         super().__init__(message)
         self.added = added
+        self.confirmed = added if confirmed is None else confirmed
+
+
+class Unconfirmed(EventqError):
+    """Jobs are stored and will probably run, but that they are as durable as was asked for was not confirmed in time.
+
+    `job_ids` are theirs, `durability` is the level, `copies` of `wanted` were confirmed. Adding again under the same ids is safe.
+    """
+
+    def __init__(self, reason: str, *, queue: str, job_ids: Sequence[str], durability: str, copies: int, wanted: int) -> None:
+        subject = (
+            f"job {job_ids[0]!r} of queue {queue!r} is" if len(job_ids) == 1 else f"{len(job_ids)} jobs of queue {queue!r} are"
+        )
+        super().__init__(
+            f"{subject} stored and will probably run, but {reason}; adding again under the same id (job_id=) is safe"
+        )
+        self.reason = reason
+        self.queue = queue
+        self.job_ids = job_ids
+        self.durability = durability
+        self.copies = copies
+        self.wanted = wanted
+
+    def about(self, job_id: str) -> Unconfirmed:
+        """Return the same about one of its jobs."""
+        found = Unconfirmed(
+            self.reason, queue=self.queue, job_ids=[job_id], durability=self.durability, copies=self.copies, wanted=self.wanted
+        )
+        found.__cause__ = self.__cause__
+        return found
 
 
 class QueueUnavailable(EventqError):

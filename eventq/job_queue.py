@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from eventq.context import DataT, ResultT
+from eventq.durability import Durability
 from eventq.job import job_of, stored_error, stored_progress, time_of
 from eventq.limits import Limits
 from eventq.queue import Queue
@@ -61,7 +62,8 @@ class JobQueue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening
         processor: Processor[DataT, Any] | Mapping[str, Processor[DataT, Any]], *,
         url: str | None = ..., default_options: JobOptions | None = ..., prefix: str = ..., tag: str | None = ...,
         limits: Limits = ..., concurrency: int = ..., lease: float | timedelta = ..., max_stalls: int = ...,
-        grace: float | timedelta = ..., backoffs: Mapping[str, Any] | None = ...,
+        grace: float | timedelta = ..., backoffs: Mapping[str, Any] | None = ..., durability: Durability | str = ...,
+        confirm_timeout: float | timedelta = ...,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
@@ -69,7 +71,8 @@ class JobQueue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening
         processor: Processor[DataT, ResultT] | Mapping[str, Processor[DataT, ResultT]], *, result_type: type[ResultT],
         url: str | None = ..., default_options: JobOptions | None = ..., prefix: str = ..., tag: str | None = ...,
         limits: Limits = ..., concurrency: int = ..., lease: float | timedelta = ..., max_stalls: int = ...,
-        grace: float | timedelta = ..., backoffs: Mapping[str, Any] | None = ...,
+        grace: float | timedelta = ..., backoffs: Mapping[str, Any] | None = ..., durability: Durability | str = ...,
+        confirm_timeout: float | timedelta = ...,
     ) -> None: ...  # fmt: skip
 
     def __init__(
@@ -89,6 +92,8 @@ class JobQueue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening
         max_stalls: int = 2,
         grace: float | timedelta = 25.0,
         backoffs: Mapping[str, Any] | None = None,
+        durability: Durability | str = Durability.MEMORY,
+        confirm_timeout: float | timedelta = 5.0,
     ) -> None:
         """Name the queue; nothing is opened yet. Options as those of Queue and Worker. Raises ConfigurationError."""
         self.queue: Queue[DataT, ResultT] = Queue(
@@ -100,6 +105,8 @@ class JobQueue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening
             prefix=prefix,
             tag=tag,
             limits=limits,
+            durability=durability,
+            confirm_timeout=confirm_timeout,
         )
         self.worker: Worker[DataT, ResultT] = Worker(
             self.queue,
@@ -134,14 +141,18 @@ class JobQueue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening
         self,
         name: str,
         data: DataT = cast("Any", None),  # noqa: B008
+        *,
+        durability: Durability | str | None = None,
         **options: Unpack[OptionArguments],
     ) -> Job[DataT, ResultT]:
         """Add one job; as Queue.add."""
-        return await self.queue.add(name, data, **options)
+        return await self.queue.add(name, data, durability=durability, **options)
 
-    async def add_jobs(self, jobs: Iterable[NewJob[DataT]]) -> list[Job[DataT, ResultT]]:
+    async def add_jobs(
+        self, jobs: Iterable[NewJob[DataT]], *, durability: Durability | str | None = None
+    ) -> list[Job[DataT, ResultT]]:
         """Add many jobs; as Queue.add_bulk."""
-        return await self.queue.add_bulk(jobs)
+        return await self.queue.add_bulk(jobs, durability=durability)
 
     async def get_job_status(self, job_id: str) -> JobStatus[ResultT]:
         """Return state, progress, attempts, result or error, and times. One round trip. Raises JobNotFound."""

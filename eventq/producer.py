@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Generic
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Final, Generic
 
-from eventq.client import AsyncRunner
+from eventq.client import AsyncRunner, ConfirmingRunner
 from eventq.commands.add import Added, NewRecord, add_jobs, chunks
+from eventq.commands.confirm import Confirmation, add_confirmed, bulk_error, told_to
 from eventq.context import DataT, QueueContext, ResultT
-from eventq.errors import BulkAddError, EventqError
+from eventq.durability import Durability, check_durability
+from eventq.durations import to_ms
+from eventq.errors import ConfigurationError, EventqError
 from eventq.limits import CALL_BYTES, CALL_JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
+
+#: Seconds an add may take, besides its confirmation.
+_PATIENCE: Final = 10.0
 
 
 class Producer(Generic[DataT, ResultT]):
-    """One writer of a queue: one call in flight, no timer."""
+    """One writer of a queue: one call in flight, no timer. With a confirmation, nothing it adds counts as added without."""
 
-    def __init__(self, context: QueueContext[DataT, ResultT]) -> None:
+    def __init__(self, context: QueueContext[DataT, ResultT], confirmation: Confirmation | None = None) -> None:
         self._context = context
-        self._runner = AsyncRunner(context.server, client_name="eventq-add")
+        if confirmation is None:
+            self._add_jobs, self._runner = add_jobs, AsyncRunner(context.server, patience=_PATIENCE, client_name="eventq-add")
+        else:
+            self._add_jobs = partial(add_confirmed, confirmation)
+            patience = _PATIENCE + confirmation.seconds
+            self._runner = ConfirmingRunner(context.server, confirmation, patience=patience, client_name="eventq-add")
         self._sending: asyncio.Task[None] | None = None
         self.begin()
 
@@ -45,7 +59,7 @@ class Producer(Generic[DataT, ResultT]):
         self._is_busy = True
         self._idle.clear()
         try:
-            added = await self._runner.run(add_jobs(self._context.keys, [record]))
+            added = await self._runner.run(self._add_jobs(self._context.keys, [record]))
         finally:
             self._next()
         return None if added.existing else added.ms
@@ -65,15 +79,13 @@ class Producer(Generic[DataT, ResultT]):
 
         try:
             for chunk in chunks(records):
-                command = add_jobs(self._context.keys, chunk)
+                command = self._add_jobs(self._context.keys, chunk)
                 await land()
                 flight, size = asyncio.create_task(self._runner.run(command)), len(chunk)
                 await asyncio.sleep(0)  # let it be sent before the next one is built
             await land()
         except EventqError as error:
-            stored = len(times)
-            message = f"{stored} of {len(records)} jobs were added, then: {error}"
-            raise BulkAddError(message, [record.id for record in records[:stored]]) from error
+            raise bulk_error(records, len(times), error) from error
         return times
 
     async def close(self) -> None:
@@ -91,11 +103,11 @@ class Producer(Generic[DataT, ResultT]):
     async def _send(self) -> None:
         while batch := self._take():
             try:
-                added = await self._runner.run(add_jobs(self._context.keys, [record for record, _ in batch]))
-            except Exception as error:  # every caller of the batch is told; none of its jobs is known to be in
-                for _, future in batch:
+                added = await self._runner.run(self._add_jobs(self._context.keys, [record for record, _ in batch]))
+            except Exception as error:  # every caller of the batch is told
+                for record, future in batch:
                     if not future.done():
-                        future.set_exception(error)
+                        future.set_exception(told_to(record.id, error))
             else:
                 for time, (_, future) in zip(added.times(len(batch)), batch, strict=True):
                     if not future.done():
@@ -114,3 +126,43 @@ class Producer(Generic[DataT, ResultT]):
             if not item[1].cancelled():
                 batch.append(item)
         return batch
+
+
+class Producers(Generic[DataT, ResultT]):
+    """The producers of a queue, one for each level of durability that is asked for.
+
+    A connection that waits for a confirmation takes no further call before that is there; so each level has its own, and who asks
+    for less never waits for what others asked for.
+    """
+
+    def __init__(
+        self, context: QueueContext[DataT, ResultT], durability: Durability | str, confirm_timeout: float | timedelta
+    ) -> None:
+        self._context = context
+        self._timeout_ms = to_ms("confirm_timeout", confirm_timeout, minimum_ms=1)
+        self._made: dict[Durability, Producer[DataT, ResultT]] = {}
+        self._is_closed = False
+        #: That of adds which ask for no level of their own.
+        self.default = self.of(durability)
+
+    def of(self, durability: Durability | str) -> Producer[DataT, ResultT]:
+        """Return the producer of a level. Raises ConfigurationError."""
+        level = check_durability(durability)
+        if level not in self._made:
+            if self._is_closed:
+                raise ConfigurationError("this object is closed; make a new one")
+            confirmation = None if level is Durability.MEMORY else Confirmation(level, self._timeout_ms)
+            self._made[level] = Producer(self._context, confirmation)
+        return self._made[level]
+
+    def begin(self) -> None:
+        """As Producer.begin."""
+        for producer in self._made.values():
+            producer.begin()
+
+    async def close(self) -> None:
+        """As Producer.close, of all of them."""
+        self._is_closed = True
+        async with AsyncExitStack() as closing:
+            for producer in self._made.values():
+                closing.push_async_callback(producer.close)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from weakref import WeakSet
 
 from eventq.context import DataT, NewJob, QueueContext, ResultT
+from eventq.durability import Durability
 from eventq.errors import BulkAddError
 from eventq.job import Job, job_of
 from eventq.limits import Limits
 from eventq.options import JobOptions, options_of
-from eventq.producer import Producer
+from eventq.producer import Producers
 from eventq.queue_calls import QueueCalls
 from eventq.queue_events import EventStream
 from eventq.queue_listener import QueueListener
@@ -24,6 +25,7 @@ from eventq.signals import Listeners, Listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import timedelta
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -45,17 +47,20 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
     @overload
     def __init__(
         self: Queue[Any, Any], name: str, *, url: str | None = ..., default_options: JobOptions | None = ...,
-        prefix: str = ..., tag: str | None = ..., limits: Limits = ...,
+        prefix: str = ..., tag: str | None = ..., limits: Limits = ..., durability: Durability | str = ...,
+        confirm_timeout: float | timedelta = ...,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
         self, name: str, data_type: type[DataT], *, url: str | None = ...,
         default_options: JobOptions | None = ..., prefix: str = ..., tag: str | None = ..., limits: Limits = ...,
+        durability: Durability | str = ..., confirm_timeout: float | timedelta = ...,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
         self, name: str, data_type: type[DataT], *, result_type: type[ResultT], url: str | None = ...,
         default_options: JobOptions | None = ..., prefix: str = ..., tag: str | None = ..., limits: Limits = ...,
+        durability: Durability | str = ..., confirm_timeout: float | timedelta = ...,
     ) -> None: ...  # fmt: skip
 
     def __init__(
@@ -69,12 +74,15 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
         prefix: str = "eventq",
         tag: str | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        durability: Durability | str = Durability.MEMORY,
+        confirm_timeout: float | timedelta = 5.0,
     ) -> None:
         """Name a queue; nothing is opened yet.
 
         url: redis://, unix://, rediss://, embedded://, embedded:///path; default EVENTQ_URL, then redis://localhost:6379/0.
         default_options: for jobs that do not say otherwise; remove_on_complete and remove_on_fail become the queue's rule.
-        tag: the Cluster slot's tag, the name unless set. Raises ConfigurationError.
+        tag: the Cluster slot's tag, the name unless set. durability: what adding waits for: `memory`, `fsync` or `replica`.
+        confirm_timeout: seconds it waits at most, then raises Unconfirmed. Raises ConfigurationError.
         """
         self.context: QueueContext[DataT, ResultT] = QueueContext(
             name,
@@ -88,7 +96,8 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
         )
         self.listeners = Listeners(self, name)
         self._listener = QueueListener(self.context, self.listeners)
-        self._producer = Producer(self.context)
+        self._producers = Producers(self.context, durability, confirm_timeout)
+        self._producer = self._producers.default
         self._streams: WeakSet[EventStream] = WeakSet()
         _queues.add(self)
         _watch_forks()
@@ -102,35 +111,43 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
         self,
         name: str,
         data: DataT = cast("Any", None),  # noqa: B008
+        *,
+        durability: Durability | str | None = None,
         **options: Unpack[OptionArguments],
     ) -> Job[DataT, ResultT]:
         """Add one job; the options are those of JobOptions: delay, at, attempts, backoff, priority, lifo, job_id, timeout, ...
 
         One round trip, shared with adds made at the same time. Repeating it after a lost reply is safe and done for you. An
-        own `job_id` that exists returns the stored job. Raises InvalidJob (nothing stored), ServerRefused, QueueUnavailable
-        (unknown whether stored). If cancelled, the job may have been added.
+        own `job_id` that exists returns the stored job. durability: what it waits for, the queue's level unless said here. Raises
+        InvalidJob (nothing stored), ServerRefused, QueueUnavailable (unknown whether stored), Unconfirmed (stored, but not known
+        to be as durable as was asked for). If cancelled, the job may have been added.
         """
+        producer = self._producer if durability is None else self._producers.of(durability)
         record = self.context.record(name, data, options_of(options))
         if not (self._listener.is_ready and self.context.is_registered):
             await self.ready()
-        added_ms = await self._producer.add(record)
+        added_ms = await producer.add(record)
         return self._job(record, data, added_ms) if added_ms is not None else await self._existing(record.id)
 
-    async def add_bulk(self, jobs: Iterable[NewJob[DataT]]) -> list[Job[DataT, ResultT]]:
+    async def add_bulk(
+        self, jobs: Iterable[NewJob[DataT]], *, durability: Durability | str | None = None
+    ) -> list[Job[DataT, ResultT]]:
         """Add many jobs, 500 per round trip, each of these calls all or nothing.
 
         Everything is checked before anything is sent: InvalidJob means that nothing was stored. When a later call fails,
-        BulkAddError says which jobs are in (`.added`).
+        BulkAddError says which jobs are in (`.added`), and which of them as durable as was asked for (`.confirmed`).
         """
+        producer = self._producer if durability is None else self._producers.of(durability)
         new = list(jobs)
         records = self.context.records(new)
         await self._listener.ready()
         await self.context.register()
         try:
-            times = await self._producer.add_bulk(records)
+            times = await producer.add_bulk(records)
         except BulkAddError as error:
             done = zip(new, records[: len(error.added)], strict=False)
             error.added = [self._job(record, job.data, 0) for job, record in done]
+            error.confirmed = error.added[: len(error.confirmed)]
             raise
         return [
             self._job(record, job.data, ms) if ms is not None else await self._existing(record.id)
@@ -161,7 +178,7 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
             for stream in self._streams:
                 closing.push_async_callback(stream.close)
             closing.push_async_callback(self._listener.close)
-            closing.push_async_callback(self._producer.close)
+            closing.push_async_callback(self._producers.close)
 
     async def __aenter__(self) -> Self:
         await self.ready()
@@ -197,7 +214,7 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
         loop = self.context.runner.loop
         _inherited.extend([*self._streams, *(asyncio.all_tasks(loop) if loop else ())])
         self._streams = WeakSet()
-        self._producer.begin()
+        self._producers.begin()
         self._listener.begin()
         self.listeners.begin()
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Generic
 
-from eventq.client import SyncRunner
+from eventq.client import SyncConfirmingRunner, SyncRunner
 from eventq.commands.add import NewRecord, add_jobs, chunks
+from eventq.commands.confirm import Confirmation, add_confirmed, bulk_error, told_to
 from eventq.context import DataT, ResultT
-from eventq.errors import BulkAddError, ConfigurationError, EventqError, QueueUnavailable
+from eventq.durability import Durability, check_durability
+from eventq.durations import to_ms
+from eventq.errors import ConfigurationError, EventqError, QueueUnavailable
 from eventq.limits import CALL_BYTES, CALL_JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from eventq.sync_context import SyncContext
 
-#: Seconds an add may take, waiting for its turn included.
+#: Seconds an add may take, waiting for its turn included, besides its confirmation.
 _PATIENCE: Final = 10.0
 
 
@@ -42,14 +47,20 @@ class _Add:
 
 
 class SyncProducer(Generic[DataT, ResultT]):
-    """One writer of a queue for all threads of a process: one call in flight, no thread of its own.
+    """One writer of a queue for all threads of a process: one call in flight, no thread of its own. Confirmations as in Producer.
 
     A thread may be interrupted anywhere (Ctrl-C): none of the others is left waiting, and none of their jobs is sent twice.
     """
 
-    def __init__(self, context: SyncContext[DataT, ResultT]) -> None:
+    def __init__(self, context: SyncContext[DataT, ResultT], confirmation: Confirmation | None = None) -> None:
         self._context = context
-        self._runner = SyncRunner(context.server, patience=_PATIENCE, client_name="eventq-add")
+        self._patience = _PATIENCE
+        if confirmation is None:
+            self._add_jobs, self._runner = add_jobs, SyncRunner(context.server, patience=_PATIENCE, client_name="eventq-add")
+        else:
+            self._patience += confirmation.seconds
+            self._add_jobs = partial(add_confirmed, confirmation)
+            self._runner = SyncConfirmingRunner(context.server, confirmation, patience=self._patience, client_name="eventq-add")
         self._is_closed = False
         self.begin()
 
@@ -64,7 +75,7 @@ class SyncProducer(Generic[DataT, ResultT]):
 
     def add(self, record: NewRecord) -> int | None:
         """Store one job. Returns when (ms, Redis' clock), None when the id existed. An interrupted caller's job may be in."""
-        until = monotonic() + _PATIENCE
+        until = monotonic() + self._patience
         mine = _Add(record)
         try:
             with self._lock:
@@ -82,7 +93,7 @@ class SyncProducer(Generic[DataT, ResultT]):
             self._leave(mine)
             raise
         if mine.error is not None:
-            raise mine.error
+            raise told_to(record.id, mine.error)
         return mine.added_ms
 
     def add_bulk(self, records: Sequence[NewRecord]) -> list[int | None]:
@@ -93,11 +104,9 @@ class SyncProducer(Generic[DataT, ResultT]):
         times: list[int | None] = []
         try:
             for chunk in chunks(records):
-                times += self._runner.run(add_jobs(self._context.keys, chunk)).times(len(chunk))
+                times += self._runner.run(self._add_jobs(self._context.keys, chunk)).times(len(chunk))
         except EventqError as error:
-            stored = len(times)
-            message = f"{stored} of {len(records)} jobs were added, then: {error}"
-            raise BulkAddError(message, [record.id for record in records[:stored]]) from error
+            raise bulk_error(records, len(times), error) from error
         return times
 
     def close(self) -> None:
@@ -114,11 +123,11 @@ class SyncProducer(Generic[DataT, ResultT]):
         is_interrupted = True
         try:
             self._take(batch)
-            added = self._runner.run(add_jobs(self._context.keys, [each.record for each in batch]), until=until)
+            added = self._runner.run(self._add_jobs(self._context.keys, [each.record for each in batch]), until=until)
             for each, ms in zip(batch, added.times(len(batch)), strict=True):
                 each.added_ms = ms
             is_interrupted = False
-        except Exception as refusal:  # every caller is told; none of these jobs is known to be in
+        except Exception as refusal:  # every caller is told
             error = refusal
             is_interrupted = False
         finally:
@@ -162,3 +171,40 @@ class SyncProducer(Generic[DataT, ResultT]):
                 if following is None:
                     self._waiting.clear()
                     self._idle.notify_all()
+
+
+class SyncProducers(Generic[DataT, ResultT]):
+    """The producers of a queue, one for each level of durability that is asked for, as Producers."""
+
+    def __init__(
+        self, context: SyncContext[DataT, ResultT], durability: Durability | str, confirm_timeout: float | timedelta
+    ) -> None:
+        self._context = context
+        self._timeout_ms = to_ms("confirm_timeout", confirm_timeout, minimum_ms=1)
+        self._made: dict[Durability, SyncProducer[DataT, ResultT]] = {}
+        self._is_closed = False
+        #: That of adds which ask for no level of their own.
+        self.default = self.of(durability)
+
+    def of(self, durability: Durability | str) -> SyncProducer[DataT, ResultT]:
+        """Return the producer of a level. Raises ConfigurationError."""
+        level = check_durability(durability)
+        if (made := self._made.get(level)) is not None:
+            return made
+        if self._is_closed:
+            raise ConfigurationError("this object is closed; make a new one")
+        confirmation = None if level is Durability.MEMORY else Confirmation(level, self._timeout_ms)
+        # Of threads that come together, one's is everybody's; the others' have opened nothing.
+        return self._made.setdefault(level, SyncProducer(self._context, confirmation))
+
+    def begin(self) -> None:
+        """As SyncProducer.begin."""
+        for producer in self._made.values():
+            producer.begin()
+
+    def close(self) -> None:
+        """As SyncProducer.close, of all of them."""
+        self._is_closed = True
+        with contextlib.ExitStack() as closing:
+            for producer in list(self._made.values()):
+                closing.callback(producer.close)

@@ -12,6 +12,7 @@ from weakref import WeakSet
 from eventq.commands.manage import pause_queue, resume_queue
 from eventq.commands.read import count_jobs, is_paused
 from eventq.context import DataT, NewJob, ResultT
+from eventq.durability import Durability
 from eventq.errors import BulkAddError
 from eventq.limits import Limits
 from eventq.operations import managing, reading
@@ -20,7 +21,7 @@ from eventq.records import Record, UnreadableRecord
 from eventq.states import JobState, still_to_run
 from eventq.sync_context import SyncContext
 from eventq.sync_job import SyncJob, sync_job_of
-from eventq.sync_producer import SyncProducer
+from eventq.sync_producer import SyncProducers
 from eventq.sync_results import SyncResults
 from eventq.sync_schedules import SyncScheduling
 
@@ -52,17 +53,20 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
     @overload
     def __init__(
         self: SyncQueue[Any, Any], name: str, *, url: str | None = ..., default_options: JobOptions | None = ...,
-        prefix: str = ..., tag: str | None = ..., limits: Limits = ...,
+        prefix: str = ..., tag: str | None = ..., limits: Limits = ..., durability: Durability | str = ...,
+        confirm_timeout: float | timedelta = ...,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
         self, name: str, data_type: type[DataT], *, url: str | None = ...,
         default_options: JobOptions | None = ..., prefix: str = ..., tag: str | None = ..., limits: Limits = ...,
+        durability: Durability | str = ..., confirm_timeout: float | timedelta = ...,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
         self, name: str, data_type: type[DataT], *, result_type: type[ResultT], url: str | None = ...,
         default_options: JobOptions | None = ..., prefix: str = ..., tag: str | None = ..., limits: Limits = ...,
+        durability: Durability | str = ..., confirm_timeout: float | timedelta = ...,
     ) -> None: ...  # fmt: skip
 
     def __init__(
@@ -76,6 +80,8 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
         prefix: str = "eventq",
         tag: str | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        durability: Durability | str = Durability.MEMORY,
+        confirm_timeout: float | timedelta = 5.0,
     ) -> None:
         """Name a queue; nothing is opened yet. All as for Queue: one name is one queue. Raises ConfigurationError."""
         self.context: SyncContext[DataT, ResultT] = SyncContext(
@@ -88,7 +94,8 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
             default_options=default_options,
             limits=limits,
         )
-        self._producer = SyncProducer(self.context)
+        self._producers = SyncProducers(self.context, durability, confirm_timeout)
+        self._producer = self._producers.default
         self._results = SyncResults(self.context)
         _queues.add(self)
         _watch_forks()
@@ -104,30 +111,38 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
         self,
         name: str,
         data: DataT = cast("Any", None),  # noqa: B008
+        *,
+        durability: Durability | str | None = None,
         **options: Unpack[OptionArguments],
     ) -> SyncJob[DataT, ResultT]:
         """Add one job; the options are those of JobOptions: delay, at, attempts, backoff, priority, lifo, job_id, timeout, ...
 
         One round trip, shared with the adds of other threads. Repeating it after a lost reply is safe and done for you. An own
-        `job_id` that exists returns the stored job. Raises InvalidJob (nothing stored), ServerRefused, QueueUnavailable
-        (unknown whether stored). If interrupted, the job may have been added.
+        `job_id` that exists returns the stored job. durability: what it waits for, the queue's level unless said here. Raises
+        InvalidJob (nothing stored), ServerRefused, QueueUnavailable (unknown whether stored), Unconfirmed (stored, but not known
+        to be as durable as was asked for). If interrupted, the job may have been added.
         """
+        producer = self._producer if durability is None else self._producers.of(durability)
         record = self.context.record(name, data, options_of(options))
         if not self.context.is_registered:
             self.context.register()
-        added_ms = self._producer.add(record)
+        added_ms = producer.add(record)
         return self._job(record, data, added_ms) if added_ms is not None else self._existing(record.id)
 
-    def add_bulk(self, jobs: Iterable[NewJob[DataT]]) -> list[SyncJob[DataT, ResultT]]:
+    def add_bulk(
+        self, jobs: Iterable[NewJob[DataT]], *, durability: Durability | str | None = None
+    ) -> list[SyncJob[DataT, ResultT]]:
         """As Queue.add_bulk: 500 jobs per round trip, each of these calls all or nothing. Raises InvalidJob, BulkAddError."""
+        producer = self._producer if durability is None else self._producers.of(durability)
         new = list(jobs)
         records = self.context.records(new)
         self.context.register()
         try:
-            times = self._producer.add_bulk(records)
+            times = producer.add_bulk(records)
         except BulkAddError as error:
             done = zip(new, records[: len(error.added)], strict=False)
             error.added = [self._job(record, job.data, 0) for job, record in done]
+            error.confirmed = error.added[: len(error.confirmed)]
             raise
         return [
             self._job(record, job.data, ms) if ms is not None else self._existing(record.id)
@@ -243,7 +258,7 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
         with ExitStack() as closing:  # from the last to the first; one that fails keeps none from closing
             closing.callback(self.context.runner.close)
             closing.callback(self._results.close)
-            closing.callback(self._producer.close)
+            closing.callback(self._producers.close)
 
     def __enter__(self) -> Self:
         self.ready()
@@ -273,7 +288,7 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
     def in_child(self) -> None:
         """Begin anew in a forked child: what is in flight, and the locks of whoever waits for it, are the parent's."""
         self.context.runner.begin()
-        self._producer.begin()
+        self._producers.begin()
         self._results.begin()
 
 

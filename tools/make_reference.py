@@ -368,8 +368,8 @@ def _api_page() -> Iterator[str]:
 
 
 def _members(cls: Any) -> Iterator[str]:
-    if cls is eventq.JobState:
-        yield ", ".join(f"`{member}`" for member in eventq.JobState) + "\n"
+    if cls in (eventq.JobState, eventq.Durability):
+        yield ", ".join(f"`{member}`" for member in cls) + "\n"
         return
     yield from (f"**`{name}`**\n\n{meaning}\n" for name, meaning in ATTRIBUTES.get(cls, {}).items())
     fields = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MODEL: Final = "tests/model/test_model.py::test_the_queue_is_what_the_model_says"
+DURABILITY: Final = "tests/integration/test_durability.py"
 NUMBERED: Final = "tests/lua/test_numbered_calls.py"
 REPAIR: Final = "tests/lua/test_repair.py"
 
@@ -367,6 +368,52 @@ MUTANTS: Final = (
         ),
         tests=("tests/integration/test_connections.py::test_lost_answers_are_asked_for_again",),
     ),
+    # -- durability
+    Mutant(
+        "what is confirmed is not counted",
+        (("commands/confirm.py", "if copies >= COPIES:", "if copies >= 0:"),),
+        tests=(f"{DURABILITY}::test_without_a_copy_in_time_it_is_stored_and_unconfirmed",),
+    ),
+    Mutant(
+        "a repeated add writes nothing",
+        (("lua/add_jobs.lua", "  redis.call('HSET', calls_key, writer, call_record)\n", ""),),
+        tests=(f"{NUMBERED}::test_a_repeated_add_writes_so_that_it_can_be_confirmed",),
+        quick=True,
+    ),
+    Mutant(
+        "a repeated add writes nothing, as a server with WAIT sees it",
+        (("lua/add_jobs.lua", "  redis.call('HSET', calls_key, writer, call_record)\n", ""),),
+        tests=(f"{DURABILITY}::test_a_repeated_call_is_not_confirmed_by_a_connection_that_wrote_nothing",),
+    ),
+    Mutant(
+        "another connection is asked to confirm",
+        (
+            (
+                "client/confirming.py",
+                "            return await super()._exchange(connection, confirmation.words, self._timeout + confirmation.seconds)",
+                "            from eventq.client.opening import open_async\n"
+                "            other = await open_async(self._server, 'other', self._node)\n"
+                "            self._connection = other\n"
+                "            try:\n"
+                "                return await super()._exchange(other, confirmation.words, self._timeout + confirmation.seconds)\n"
+                "            finally:\n"
+                "                await other.disconnect(nowait=True)\n"
+                "                self._connection = connection",
+            ),
+        ),
+        tests=(f"{DURABILITY}::test_a_repeated_call_is_not_confirmed_by_a_connection_that_wrote_nothing",),
+    ),
+    Mutant(
+        "a refusal to confirm counts as a copy",
+        (("commands/confirm.py", "cause, copies, how = answer, 0, f", "cause, copies, how = answer, COPIES, f"),),
+        tests=(f"{DURABILITY}::test_a_server_that_stops_to_write_to_disk_confirms_nothing",),
+    ),
+    Mutant(
+        "an append-only file counts, however it is written",
+        (("operations/confirming.py", 'if policy == "always" or (', "if policy or ("),),
+        tests=(f"{DURABILITY}::test_a_server_that_cannot_confirm_a_disk_is_told_at_once",),
+    ),
+    # -- the worker
     Mutant(
         "worker tells refused outcomes as recorded",
         (("runs.py", "            if index in stale:\n", "            if index in ():\n"),),

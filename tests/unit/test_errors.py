@@ -21,6 +21,7 @@ from eventq.errors import (
     Postpone,
     Retry,
     ServerRefused,
+    Unconfirmed,
     Unrecoverable,
 )
 
@@ -61,7 +62,19 @@ def test_errors_carry_what_a_caller_decides_by() -> None:
     failed = JobFailed("x", queue="q", job_id="1", type="ValueError", reason="bad", traceback="tb")
     assert ("ValueError", "bad", "tb") == (failed.type, failed.reason, failed.traceback)
     assert "OOM" == ServerRefused("full", "OOM").code
-    assert [1, 2] == BulkAddError("half", [1, 2]).added
+    assert ([1, 2], [1, 2]) == ((half := BulkAddError("half", [1, 2])).added, half.confirmed)
+    assert [1] == BulkAddError("half", [1, 2], [1]).confirmed
+
+
+def test_unconfirmed_is_about_one_job_or_many() -> None:
+    """Each caller of a shared call is told of its own job, with the same cause."""
+    many = Unconfirmed("so", queue="mail", job_ids=["1", "2"], durability="replica", copies=0, wanted=1)
+    many.__cause__ = ValueError()
+    one = many.about("2")
+    assert "2 jobs of queue 'mail' are stored and will probably run, but so; " in str(many)
+    assert "job '2' of queue 'mail' is stored and will probably run, but so; " in str(one)
+    assert (["2"], "replica", 0, 1) == (one.job_ids, one.durability, one.copies, one.wanted)
+    assert one.__cause__ is many.__cause__
 
 
 def test_retry_has_a_message_even_without_one() -> None:

@@ -1,0 +1,134 @@
+"""Durability of adds from threads: as tests of Queue, where SyncQueue has code of its own."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from eventq import BulkAddError, ConfigurationError, InvalidJob, NewJob, SyncQueue, Unconfirmed
+
+from ..chaos.faults import Fault, Rule, calls, is_command
+from ..chaos.proxy import FaultProxy
+from .replicated import Replicated, is_stored, server_with_a_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..conftest import MakeServer, WaitUntil
+    from ..servers import ServerKind
+
+SHORT = 0.2
+
+
+@pytest.fixture(scope="module")
+def shared_pair(server_kind: ServerKind) -> Iterator[Replicated]:
+    """A primary and its replica, for all tests of this module."""
+    with Replicated(server_kind) as pair:
+        yield pair
+
+
+@pytest.fixture
+def pair(shared_pair: Replicated) -> Iterator[Replicated]:
+    """The same, whole before and after each test."""
+    yield shared_pair
+    shared_pair.follow()
+
+
+def test_confirmed_and_not_confirmed(pair: Replicated, queue_name: str) -> None:
+    """One by one and in bulk: a replica has it on return; without one, what is in and what is not is told."""
+    with SyncQueue(queue_name, url=pair.primary.url, durability="replica", confirm_timeout=SHORT) as queue:
+        assert is_stored(pair.replica, queue_name, queue.add("j", 1).id)
+        jobs = queue.add_bulk([NewJob("j", number) for number in range(600)])
+        assert is_stored(pair.replica, queue_name, jobs[-1].id)
+        pair.replica.freeze()
+        with pytest.raises(Unconfirmed, match="0 of 1 copies on a replica") as caught:
+            queue.add("j", 2, job_id="own")
+        assert ["own"] == caught.value.job_ids
+        with pytest.raises(BulkAddError, match=r"^500 of 600 jobs were added, 0 of them confirmed, then: ") as bulk:
+            queue.add_bulk([NewJob("j", number) for number in range(600)])
+        assert (list(range(500)), []) == ([job.data for job in bulk.value.added], bulk.value.confirmed)
+        queue.add("j", 3, durability="memory")
+        assert 1103 == queue.count()
+        pair.replica.thaw()
+        assert 2 == queue.add("j", 4, job_id="own").data
+        assert is_stored(pair.replica, queue_name, "own")
+
+
+async def test_threads_share_confirmations_and_who_asks_for_none_waits_for_none(
+    pair: Replicated, queue_name: str, wait_until: WaitUntil
+) -> None:
+    """Of threads that add while another one waits, those that want a copy go out together when it is there."""
+    with SyncQueue(queue_name, url=pair.primary.url, confirm_timeout=30) as queue, ThreadPoolExecutor(20) as threads:
+        queue.add("j", 0, durability="replica")
+        before = pair.calls("wait")
+        pair.replica.freeze()
+        durable = [threads.submit(queue.add, "j", number, durability="replica") for number in range(10)]
+        await wait_until(lambda: pair.waiting() == 1, description="a connection that waits")
+        for plain in [threads.submit(queue.add, "j", number) for number in range(10)]:
+            plain.result(10)
+        await wait_until(lambda: len(queue._producers.of("replica")._waiting) == 9, description="the others in line")
+        assert not any(each.done() for each in durable)
+        pair.replica.thaw()
+        assert all(is_stored(pair.replica, queue_name, each.result(10).id) for each in durable)
+        assert 2 == pair.calls("wait") - before
+
+
+def test_each_thread_is_told_of_its_own_job(pair: Replicated, queue_name: str) -> None:
+    """Of a call that nobody confirmed."""
+    with SyncQueue(queue_name, url=pair.primary.url, durability="replica", confirm_timeout=SHORT) as queue:
+        queue.ready()
+        pair.replica.freeze()
+        with ThreadPoolExecutor(10) as threads:
+            ids = [f"own-{number}" for number in range(10)]
+            errors = [each.exception(10) for each in [threads.submit(queue.add, "j", job_id=job_id) for job_id in ids]]
+        assert [[job_id] for job_id in ids] == [error.job_ids for error in errors if isinstance(error, Unconfirmed)]
+
+
+@pytest.mark.parametrize("lost", ["add", "confirmation"])
+def test_a_repeated_call_is_not_confirmed_by_a_connection_that_wrote_nothing(
+    pair: Replicated, queue_name: str, lost: str
+) -> None:
+    """Whichever reply is lost: the repetition writes, and is confirmed for that, or not."""
+    with (
+        FaultProxy(pair.primary.port) as proxy,
+        SyncQueue(queue_name, url=proxy.url, durability="replica", confirm_timeout=SHORT) as queue,
+    ):
+        queue.add("j", 0)
+        when = calls("add_jobs") if lost == "add" else is_command("WAIT")
+        proxy.inject(Rule(Fault.LOSE_REPLY, times=1, when=when))
+        assert is_stored(pair.replica, queue_name, queue.add("j", 1).id)
+        pair.replica.freeze()
+        proxy.inject(Rule(Fault.LOSE_REPLY, times=1, when=when))
+        with pytest.raises(Unconfirmed):
+            queue.add("j", 2)
+        assert 2 == proxy.counts[Fault.LOSE_REPLY]
+        assert 3 == queue.count()
+
+
+def test_fsync(make_server: MakeServer, queue_name: str) -> None:
+    """What is on disk survives; a server that cannot confirm it is told before anything is stored."""
+    server = server_with_a_disk(make_server)
+    with SyncQueue(queue_name, url=server.url, durability="fsync") as queue:
+        job = queue.add("j", 1)
+        server.kill()
+        server.start()
+        assert queue.get_job(job.id) is not None
+    with SyncQueue(queue_name, url=make_server().url, durability="fsync") as queue:
+        with pytest.raises(ConfigurationError, match=r"^durability 'fsync': .* (has no append-only file|is Redis 7.0.15)"):
+            queue.add("j", 1)
+        assert 0 == queue.count()
+
+
+def test_bad_settings_and_closed_queues(pair: Replicated, queue_name: str) -> None:
+    """Refused at once."""
+    level: Any = "disk"
+    with pytest.raises(ConfigurationError, match="must be memory, fsync, replica"):
+        SyncQueue(queue_name, durability=level)
+    with pytest.raises(InvalidJob, match="^confirm_timeout 0: must be at least"):
+        SyncQueue(queue_name, confirm_timeout=0)
+    with SyncQueue(queue_name, url=pair.primary.url) as queue, pytest.raises(ConfigurationError, match="must be memory, fsync"):
+        queue.add("j", 1, durability=level)
+    with pytest.raises(ConfigurationError, match="closed"):
+        queue.add("j", 1, durability="replica")
