@@ -18,8 +18,8 @@ from typing import Any, Final
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from eventq import Backoff, Job, JobOptions, NewJob, Queue, QueueScheduler, Worker
-from eventq.errors import BulkAddError, QueueUnavailable, ServerRefused
+from eventq import Backoff, Durability, Job, JobOptions, NewJob, Queue, QueueScheduler, Worker
+from eventq.errors import BulkAddError, QueueUnavailable, ServerRefused, Unconfirmed
 from eventq_opentelemetry import StreamTracer, names
 from eventq_opentelemetry.environment import span_exporter
 from eventq_prometheus import PrometheusExporter
@@ -99,7 +99,7 @@ class Producer:
         while True:
             try:
                 return await add()
-            except (QueueUnavailable, ServerRefused, BulkAddError) as error:
+            except (QueueUnavailable, ServerRefused, Unconfirmed, BulkAddError) as error:
                 say(f"refused {type(error).__name__}")
                 await asyncio.sleep(0.1)  # sleep-ok: it asks again a little later
 
@@ -126,7 +126,7 @@ async def produce(post: Post) -> None:
     """Add `count` jobs spread over `seconds`; say `done`. Options: count, seconds, group (jobs at once, at most), mix."""
     count, seconds, group = post.options["count"], post.options["seconds"], post.options.get("group", 12)
     chance = random.Random(post.seed)
-    async with Queue(post.queue, url=post.url) as queue:
+    async with Queue(post.queue, url=post.url, durability=Durability(post.options["durability"])) as queue:
         producer = Producer(post, queue)
         say("ready")
         while (left := count - producer.added) > 0:

@@ -25,6 +25,26 @@ async def primary_killed(scene: Scene) -> None:
     await asyncio.to_thread(scene.sentinel.restart, primary)
 
 
+#: An old primary that has lost its replica takes nothing more.
+SAFE = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "1")
+
+
+@fault(
+    41, "failover by the sentinels, adds confirmed by the replica",
+    ground=Ground.SENTINEL, server=SAFE, lossy=True, confirmed=True, stalls=True, times=1,
+)  # fmt: skip
+async def failover_confirmed(scene: Scene) -> None:
+    await failover(scene)
+
+
+@fault(
+    42, "the primary killed, adds confirmed by the replica",
+    ground=Ground.SENTINEL, server=SAFE, lossy=True, confirmed=True, stalls=True, times=1,
+)  # fmt: skip
+async def primary_killed_confirmed(scene: Scene) -> None:
+    await primary_killed(scene)
+
+
 @fault(45, "the queue's slot moves", ground=Ground.CLUSTER, times=2)
 async def slot_moves(scene: Scene) -> None:
     others = [node for node in scene.cluster.nodes if node is not scene.server]

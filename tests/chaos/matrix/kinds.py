@@ -47,7 +47,8 @@ class Kind:
     ground: where it can happen; anywhere: on others too. small_disk: the server's directory is on a disk of a few MB of its own.
     persistence: what the server must be started with, any if empty. server: further options of it. link: as it says.
     tolerates: what of the report it may well bring about. lossy: acknowledged work may be undone; then it must be told.
-    stalls: runs may be taken back from workers; of all others none may be. trims: events may be lost; then they must be counted. times: how often it strikes in a scene of its own.
+    confirmed: adds wait for the replica, and none of them may be lost. stalls: runs may be taken back from workers; of all
+    others none may be. trims: events may be lost; then they must be counted. times: how often it strikes in a scene of its own.
     """
 
     number: int
@@ -61,6 +62,7 @@ class Kind:
     link: Link = Link.DIRECT
     tolerates: frozenset[str] = frozenset()
     lossy: bool = False
+    confirmed: bool = False
     stalls: bool = False
     trims: bool = False
     times: int = 2

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
-from eventq import Queue
-from eventq.errors import QueueUnavailable, ServerRefused
+from eventq import Durability, Queue
+from eventq.errors import QueueUnavailable, ServerRefused, Unconfirmed
 
 from ...conftest import skip_for
 from ...servers import ServerKind, TestServer, free_port
@@ -70,7 +70,7 @@ class Scene:
         self.queue = "scene"
         allowed = [set(fault.persistence or PERSISTENCE) for fault in faults] or [set(PERSISTENCE)]
         self.persistence = self.chance.choice(sorted(set.intersection(*allowed)))
-        options = {option: None for fault in faults for option in fault.server}
+        options = [word for words in dict.fromkeys(fault.server for fault in faults) for word in words]
         self.ground = ground_of(faults)
         self._topology = _topology(self.ground, kind, *PERSISTENCE[self.persistence], *options, "--enable-debug-command", "yes")
         self.proxy: FaultProxy | None = None
@@ -156,6 +156,11 @@ class Scene:
         """Whether acknowledged work may be undone."""
         return any(fault.lossy for fault in self.faults)
 
+    @property
+    def durability(self) -> Durability:
+        """What adds wait for."""
+        return Durability.REPLICA if any(fault.confirmed for fault in self.faults) else Durability.MEMORY
+
     # -- who is there
 
     def start_worker(self, url: str | None = None, **options: Any) -> Actor:
@@ -167,7 +172,14 @@ class Scene:
     def start_producer(self, count: int, **options: Any) -> Actor:
         """Start a producer of so many jobs."""
         size = self.size
-        told: dict[str, Any] = {"count": count, "seconds": size.seconds, "group": size.group, "mix": size.mix, **options}
+        told: dict[str, Any] = {
+            "durability": self.durability,
+            "count": count,
+            "seconds": size.seconds,
+            "group": size.group,
+            "mix": size.mix,
+            **options,
+        }
         return self.crew.start("producer", self.url, **told)
 
     def start_exporter(self) -> Actor:
@@ -201,11 +213,11 @@ class Scene:
     async def add(self, name: str, count: int = 1, data: Any = 0.0, **options: Any) -> list[str]:
         """Add jobs of a fault's own, straight to the server; again where another fault is in the way."""
         ids: list[str] = []
-        async with Queue(self.queue, url=self.direct_url) as queue:
+        async with Queue(self.queue, url=self.direct_url, durability=self.durability) as queue:
             while len(ids) < count:
                 try:
                     ids.append((await queue.add(name, data, **options)).id)
-                except (QueueUnavailable, ServerRefused):
+                except (QueueUnavailable, ServerRefused, Unconfirmed):
                     await asyncio.sleep(0.1)  # sleep-ok: it asks again a little later
         self.ledger.acknowledged(*ids)
         return ids

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ...servers import ServerKind
 
-WORST = [key for key in ALONE if KINDS[key].number in (2, 8, 21, 27, 35, 41, 47)]
+WORST = [key for key in ALONE if KINDS[key].number in (2, 8, 21, 27, 35, 41, 47) and not KINDS[key].confirmed]
 PAIRS = [keys for keys in itertools.combinations(WORST, 2) if can_be_together([KINDS[key] for key in keys])]
 #: Played by `make test` too; the others by `make chaos`.
 QUICK = [key for key in ALONE if KINDS[key].number in (3, 21)]

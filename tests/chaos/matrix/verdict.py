@@ -107,6 +107,8 @@ async def judge(scene: Scene, verdict: Verdict) -> None:
     if report.lost and not scene.tail.of(CountedLost):
         verdict.lost_untold = len(report.lost)
         problems["told of no loss"] = list(report.lost)[:10]
+    if report.lost and any(fault.confirmed for fault in scene.faults):
+        problems["confirmed and lost"] = list(report.lost)[:10]
     if verdict.stalls and not any(fault.stalls for fault in scene.faults):
         problems["taken from live workers"] = verdict.stalls
     if not lossy:
