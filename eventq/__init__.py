@@ -7,6 +7,7 @@ from eventq.commands.watch import QueueState, ScheduleState, WorkerState
 from eventq.current import current_job
 from eventq.durability import Durability
 from eventq.errors import (
+    BadSignature,
     BulkAddError,
     ConfigurationError,
     EventqError,
@@ -38,6 +39,7 @@ from eventq.queue import NewJob, Queue
 from eventq.queue_events import EventStream
 from eventq.schedule import Schedule
 from eventq.scheduler import QueueScheduler
+from eventq.signing import SigningKeys
 from eventq.states import JobState
 from eventq.sync_job import SyncJob
 from eventq.sync_queue import SyncQueue
@@ -50,6 +52,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 __all__ = [
     "Backoff",
+    "BadSignature",
     "BulkAddError",
     "ConfigurationError",
     "Durability",
@@ -86,6 +89,7 @@ __all__ = [
     "ScheduleState",
     "ScriptError",
     "ServerRefused",
+    "SigningKeys",
     "SyncJob",
     "SyncQueue",
     "Unconfirmed",

@@ -19,13 +19,15 @@ from eventq.limits import Limits
 from eventq.operations import reading
 from eventq.options import KEEP_COMPLETED, KEEP_FAILED, JobOptions, queue_rule, with_baggage
 from eventq.process import service_name
+from eventq.signing import is_signed, signer_of, without_keys
 from eventq.tracing import caller_baggage, caller_fragment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from eventq.errors import JobNotFound
-    from eventq.records import StoredJob
+    from eventq.records import Record, StoredJob
+    from eventq.signing import SigningKeys
 
 DataT = TypeVar("DataT", default=Any)
 ResultT = TypeVar("ResultT", default=Any)
@@ -54,8 +56,11 @@ class BaseContext(Generic[DataT, ResultT]):
         tag: str | None,
         default_options: JobOptions | None,
         limits: Limits,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None,
     ) -> None:
         self.keys = QueueKeys(name, prefix=prefix, tag=tag)
+        #: Who signs and verifies; None where jobs are not signed.
+        self.signer = signer_of(signing_keys, self.keys)
         self.server = Server(url, self.keys["meta"])
         self.limits = limits
         if not isinstance(limits, Limits):
@@ -86,17 +91,33 @@ class BaseContext(Generic[DataT, ResultT]):
         if options is not None and not isinstance(options, JobOptions):
             raise InvalidJob(f"options {options!r}: must be JobOptions")
         compiled = (self._defaults if options is None else options.over(self.default_options)).compiled
+        job_id = compiled.job_id or new_id()
+        spec = with_baggage(compiled.spec, baggage) if baggage else compiled.spec
+        check_job_name(name)
+        text = self.data.encode(data)
         return NewRecord(
-            compiled.job_id or new_id(),
-            check_job_name(name),
+            job_id,
+            name,
             f"{trace},{compiled.trace}" if trace and compiled.trace else trace or compiled.trace,
             compiled.header,
             compiled.place,
-            with_baggage(compiled.spec, baggage) if baggage else compiled.spec,
-            self.data.encode(data),
+            spec,
+            text if self.signer is None else self.signer.seal_job(job_id, name, spec, text),
             compiled.job_id is not None,
             compiled,
         )
+
+    def resealed(self, job_id: str, record: Record, data: DataT) -> str:
+        """Return other data of a job as it is stored. Raises InvalidJob, and BadSignature for a job that is not as it was signed:
+        to sign its data would be to sign whatever else was altered.
+        """
+        text = self.data.encode(data)
+        if self.signer is not None:
+            self.signer.open_job(job_id, record)
+            return self.signer.seal_job(job_id, record.name, record.spec_text, text)
+        if is_signed(record.data):
+            raise without_keys("job", job_id, self.name)
+        return text
 
     def records(self, jobs: Sequence[NewJob[DataT]]) -> list[NewRecord]:
         """Check many jobs. Raises InvalidJob that says which one it is; nothing is stored."""

@@ -10,6 +10,7 @@ EventqError
 ├─ LayoutMismatch          whoever deploys: the queue was written by another layout
 ├─ QueueActive             the caller: jobs are running, so the queue is not obliterated
 ├─ ScheduleNotFound        the caller: no schedule of that id; carries `.queue` and `.schedule_id`
+├─ BadSignature            whoever watches: a job or schedule is not what somebody with a key signed; carries `.queue` and `.id`
 ├─ ScriptError             us: a script answered what its parser does not know
 └─ JobError                the caller; carries `.queue` and `.job_id`
    ├─ JobNotFound          ├─ InvalidState   ├─ LeaseLost   └─ JobFailed (the job whose result was awaited)
@@ -142,6 +143,18 @@ class JobFailed(JobError):
 
 class Unrecoverable(Exception):
     """Raised by a processor: fail this job now, whatever attempts are left."""
+
+
+class BadSignature(EventqError, Unrecoverable):
+    """What is stored is not what a holder of a signing key stored: unsigned, altered, moved, or signed by a key unknown here.
+
+    A job like that fails with this error, a schedule is not fired. `queue` and `id` (of job or schedule) name it.
+    """
+
+    def __init__(self, message: str, *, queue: str, id: str) -> None:
+        super().__init__(message)
+        self.queue = queue
+        self.id = id
 
 
 class Retry(Exception):

@@ -15,6 +15,7 @@ from eventq.errors import InvalidJob, InvalidState, JobFailed
 from eventq.limits import PROGRESS_BYTES
 from eventq.operations import changing, reading
 from eventq.records import NEVER_RUN, JobErrorInfo, Record, Run, StoredJob
+from eventq.signing import unsealed
 from eventq.states import JobState
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ class BaseJob(Generic[DataT, ResultT]):
         """The job's data, checked against the queue's type. Raises InvalidJob when what is stored does not fit it.
 
         A processor's is decoded before it is called; of a job that was looked up it is decoded here, so that one job whose
-        data does not fit can still be listed, retried or removed.
+        data does not fit can still be listed, retried or removed. A signature is verified where the job is run, and not here.
         """
         if isinstance(self._data, Undecoded):
-            self._data = self._context.data.decode(self.record.data)
+            self._data = self._context.data.decode(unsealed(self.record.data))
         return self._data
 
     @property
@@ -263,9 +264,10 @@ class Job(BaseJob[DataT, ResultT]):
         """Replace the job's data; the next run sees it. `await` it; in a processor's thread the call itself waits.
 
         A processor that works in steps saves here how far it is. Raises InvalidJob (data that does not fit the type or the
-        limit), JobNotFound, and LeaseLost from a run that is over; then nothing changed.
+        limit), BadSignature (a signed job that was altered, or no keys here), JobNotFound, and LeaseLost from a run that is over;
+        then nothing changed.
         """
-        text = self._context.data.encode(data)
+        text = self._context.resealed(self.id, self.record, data)
         return self._from_anywhere(self._replace_data(data, text))
 
     async def _replace_data(self, data: DataT, text: str) -> None:

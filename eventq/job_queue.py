@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from eventq.options import JobOptions, OptionArguments
     from eventq.queue import NewJob
     from eventq.records import JobErrorInfo, StoredJob
+    from eventq.signing import SigningKeys
     from eventq.worker import Processor
 
 
@@ -64,6 +65,7 @@ class JobQueue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening
         limits: Limits = ..., concurrency: int = ..., lease: float | timedelta = ..., max_stalls: int = ...,
         grace: float | timedelta = ..., backoffs: Mapping[str, Any] | None = ..., durability: Durability | str = ...,
         confirm_timeout: float | timedelta = ...,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = ...,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
@@ -73,6 +75,7 @@ class JobQueue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening
         limits: Limits = ..., concurrency: int = ..., lease: float | timedelta = ..., max_stalls: int = ...,
         grace: float | timedelta = ..., backoffs: Mapping[str, Any] | None = ..., durability: Durability | str = ...,
         confirm_timeout: float | timedelta = ...,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = ...,
     ) -> None: ...  # fmt: skip
 
     def __init__(
@@ -87,6 +90,7 @@ class JobQueue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening
         prefix: str = "eventq",
         tag: str | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = None,
         concurrency: int = 1,
         lease: float | timedelta = 15.0,
         max_stalls: int = 2,
@@ -107,6 +111,7 @@ class JobQueue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening
             limits=limits,
             durability=durability,
             confirm_timeout=confirm_timeout,
+            signing_keys=signing_keys,
         )
         self.worker: Worker[DataT, ResultT] = Worker(
             self.queue,

@@ -11,7 +11,7 @@ import msgspec
 
 from eventq.backoff import backoff_ms
 from eventq.durations import to_ms
-from eventq.errors import InvalidJob, Postpone, Retry, Unrecoverable
+from eventq.errors import BadSignature, InvalidJob, Postpone, Retry, Unrecoverable
 from eventq.records import JobErrorInfo
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def _wait_ms(record: Record, fails: int, error: BaseException, random: Callable[
 def describe(error: BaseException, limits: Limits) -> JobErrorInfo:
     """Return an exception's type, message and traceback, each within its limit. Never raises."""
     cls = type(error)
-    name = cls.__qualname__ if cls.__module__ in ("builtins", "eventq.outcome") else f"{cls.__module__}.{cls.__qualname__}"
+    is_known = cls is BadSignature or cls.__module__ in ("builtins", "eventq.outcome")
+    name = cls.__qualname__ if is_known else f"{cls.__module__}.{cls.__qualname__}"
     try:
         message = str(error)
     except Exception:  # an exception's own __str__ may be broken; that must not hide the failure

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from eventq.context import DataT, NewJob, QueueContext, ResultT
 from eventq.durability import Durability
-from eventq.errors import BulkAddError
+from eventq.errors import BulkAddError, ConfigurationError
 from eventq.job import Job, job_of
 from eventq.limits import Limits
 from eventq.options import JobOptions, options_of
@@ -24,7 +24,7 @@ from eventq.schedules import Scheduling
 from eventq.signals import Listeners, Listening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
     from types import TracebackType
     from typing import Self, Unpack
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from eventq.job import Outcomes
     from eventq.options import OptionArguments
     from eventq.records import StoredJob
+    from eventq.signing import SigningKeys
 
 __all__ = ["NewJob", "Queue"]
 
@@ -49,18 +50,21 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
         self: Queue[Any, Any], name: str, *, url: str | None = ..., default_options: JobOptions | None = ...,
         prefix: str = ..., tag: str | None = ..., limits: Limits = ..., durability: Durability | str = ...,
         confirm_timeout: float | timedelta = ...,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = ...,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
         self, name: str, data_type: type[DataT], *, url: str | None = ...,
         default_options: JobOptions | None = ..., prefix: str = ..., tag: str | None = ..., limits: Limits = ...,
         durability: Durability | str = ..., confirm_timeout: float | timedelta = ...,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = ...,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
         self, name: str, data_type: type[DataT], *, result_type: type[ResultT], url: str | None = ...,
         default_options: JobOptions | None = ..., prefix: str = ..., tag: str | None = ..., limits: Limits = ...,
         durability: Durability | str = ..., confirm_timeout: float | timedelta = ...,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = ...,
     ) -> None: ...  # fmt: skip
 
     def __init__(
@@ -76,13 +80,16 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
         limits: Limits = Limits(),  # noqa: B008 - frozen
         durability: Durability | str = Durability.MEMORY,
         confirm_timeout: float | timedelta = 5.0,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = None,
     ) -> None:
         """Name a queue; nothing is opened yet.
 
         url: redis://, unix://, rediss://, embedded://, embedded:///path; default EVENTQ_URL, then redis://localhost:6379/0.
         default_options: for jobs that do not say otherwise; remove_on_complete and remove_on_fail become the queue's rule.
         tag: the Cluster slot's tag, the name unless set. durability: what adding waits for: `memory`, `fsync` or `replica`.
-        confirm_timeout: seconds it waits at most, then raises Unconfirmed. Raises ConfigurationError.
+        confirm_timeout: seconds it waits at most, then raises Unconfirmed. signing_keys: the first signs jobs and schedules, and
+        only what one of them signed runs; default the file that EVENTQ_SIGNING_KEYS_FILE names, then none. Raises
+        ConfigurationError.
         """
         self.context: QueueContext[DataT, ResultT] = QueueContext(
             name,
@@ -93,6 +100,7 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
             tag=tag,
             default_options=default_options,
             limits=limits,
+            signing_keys=signing_keys,
         )
         self.listeners = Listeners(self, name)
         self._listener = QueueListener(self.context, self.listeners)
@@ -199,7 +207,8 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
     def _job(self, record: NewRecord, data: DataT, added_ms: int) -> Job[DataT, ResultT]:
         said = record.options
         due = said.due_ms(added_ms) if said.place else 0
-        parsed = Record(added_ms, due, said.priority, said.flags, record.name, record.trace, said.options, record.data)
+        header = (added_ms, due, said.priority, said.flags, record.name, record.trace)
+        parsed = Record(*header, said.options, record.data, record.spec)
         return Job(self.context, record.id, parsed, data, outcomes=self._listener)
 
     async def _existing(self, job_id: str) -> Job[DataT, ResultT]:
@@ -217,6 +226,21 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
         self._producers.begin()
         self._listener.begin()
         self.listeners.begin()
+
+
+def queue_of(
+    queue: Queue[Any, Any] | str, url: str | None, signing_keys: SigningKeys | Mapping[str, bytes] | None
+) -> Queue[Any, Any]:
+    """Return the queue, or a new one where it is given by its name. Raises ConfigurationError."""
+    if isinstance(queue, str):
+        return Queue(queue, url=url, signing_keys=signing_keys)
+    if not isinstance(queue, Queue):
+        raise ConfigurationError(f"queue {queue!r}: must be a Queue or a name")
+    if url is not None:
+        raise ConfigurationError(f"url {url!r}: the queue has one already; give a name and a url, or a Queue")
+    if signing_keys is not None:
+        raise ConfigurationError("signing_keys: those of the queue hold; give a name and signing_keys, or a Queue")
+    return queue
 
 
 _queues: WeakSet[Queue[Any, Any]] = WeakSet()

@@ -27,7 +27,10 @@ class JobErrorInfo(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """The text in `jobs`: header LF spec LF data. Times in ms since the epoch, 0 for none."""
+    """The text in `jobs`: header LF spec LF data. Times in ms since the epoch, 0 for none.
+
+    data: as stored, so in its envelope where it is signed. spec_text: the spec as stored, which is what was signed.
+    """
 
     added_ms: int
     due_ms: int
@@ -37,6 +40,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     trace: str
     spec: Spec
     data: str
+    spec_text: str = ""
 
 
 def parse_record(text: str, apart: str) -> Record:
@@ -56,6 +60,7 @@ def parse_record(text: str, apart: str) -> Record:
             trace,
             parse_spec(spec),
             apart if "d" in flags else data,
+            spec,
         )
     except ValueError as error:
         raise UnreadableRecord(f"the stored record is unreadable: {error}") from error

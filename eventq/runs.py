@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventq.client import boot_time
 from eventq.commands.work import ProgressUpdate
 from eventq.current import context_of, enter
-from eventq.errors import EventqError, InvalidJob
+from eventq.errors import BadSignature, EventqError, InvalidJob
 from eventq.events import ErrorEvent, Event, make_event
 from eventq.job import Job
 from eventq.lanes import Settlement
@@ -21,6 +21,7 @@ from eventq.outcome import UnreadableJob, UnreadableResult, event_facts, failed
 from eventq.processors import UnknownJobName
 from eventq.records import NEVER_RUN, Record, Run, parse_record, parse_run
 from eventq.running import Running, decide, in_order, lease_lost, perform, succeeded, unconfirmed
+from eventq.signing import is_signed, without_keys
 from eventq.states import JobState
 from eventq.threads import ThreadPool
 from eventq.tracing import is_recording
@@ -54,6 +55,7 @@ class Runs:
         max_stalls: int,
     ) -> None:
         self._context = context
+        self._signer = context.signer
         self._worker = worker
         self._processors = processors
         self._strategies = strategies
@@ -100,12 +102,16 @@ class Runs:
             return
         running = Running(claimed, record, run.fails + 1, self._worker)
         try:
-            data = self._context.data.decode(record.data)
+            text = record.data if self._signer is None else self._signer.open_job(claimed.id, record)
+            data = self._context.data.decode(text)
             function, is_async = self._processors.find(record.name)
         except InvalidJob as error:
-            self._refuse(running, run, UnreadableJob(str(error)))
+            # No envelope is JSON: what is signed comes here where there are no keys.
+            no_keys = self._signer is None and is_signed(record.data)
+            refusal = without_keys("job", claimed.id, self._context.name) if no_keys else UnreadableJob(str(error))
+            self._refuse(running, run, refusal)
             return
-        except UnknownJobName as error:
+        except (BadSignature, UnknownJobName) as error:
             self._refuse(running, run, error)
             return
         running.job = Job(

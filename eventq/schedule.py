@@ -13,6 +13,7 @@ from eventq.cron import find_zone
 from eventq.errors import InvalidJob
 from eventq.options import JobOptions, Keep, parse_spec
 from eventq.records import UnreadableRecord
+from eventq.signing import unsealed
 from eventq.slots import Definition
 from eventq.spans import facts_of
 
@@ -75,7 +76,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class StoredSchedule(msgspec.Struct, frozen=True):
-    """One schedule as read. `text`: its definition as it is stored."""
+    """One schedule as read. `text`: its definition as it is stored, so in its envelope where it is signed."""
 
     id: str
     standing: Standing
@@ -97,7 +98,7 @@ def parse_schedule(schedule_id: str, record: str) -> StoredSchedule:
             "p" in flags,
             "".join(f"\t{field}" for field in tail),
         )
-        return StoredSchedule(schedule_id, standing, _decode(text), text)
+        return StoredSchedule(schedule_id, standing, _decode(unsealed(text)), text)
     except ValueError as error:
         raise UnreadableRecord(f"schedule {schedule_id!r}: the stored record is unreadable: {error}") from error
 

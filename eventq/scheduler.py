@@ -12,18 +12,20 @@ from eventq.client import AsyncRunner
 from eventq.commands.read import register_queue
 from eventq.commands.upkeep import SweepReply, run_timers, sweep_queue, trim_events
 from eventq.durations import to_ms
-from eventq.errors import ConfigurationError, ServerRefused
+from eventq.errors import ServerRefused
 from eventq.firing import Firing
-from eventq.queue import Queue
+from eventq.queue import queue_of
 from eventq.schedules import Scheduling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Self
 
     from eventq.commands.core import Command, Steps
     from eventq.context import QueueContext
+    from eventq.queue import Queue
+    from eventq.signing import SigningKeys
 
 R = TypeVar("R")
 log: Final = logging.getLogger("eventq")
@@ -55,20 +57,25 @@ class QueueScheduler(Scheduling[Any, Any]):
         max_stalls: int = 2,
         on_fault: Callable[[Exception], None] | None = None,
         on_work: Callable[[], None] | None = None,
+        on_error: Callable[[Exception], None] | None = None,
         failed: Callable[[Exception], None] | None = None,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = None,
     ) -> None:
         """Name it; nothing is opened yet.
 
-        on_fault: told what it waits for. on_work: told by each sweep that jobs are in line. failed: told what it ended with.
+        on_fault: told what it waits for. on_work: told by each sweep that jobs are in line. on_error: told of schedules whose
+        signature is not good, which otherwise an event tells. failed: told what it ended with. url, signing_keys: of a queue that
+        is given by its name.
         """
-        self._own_queue = Queue(queue, url=url) if isinstance(queue, str) else None
-        self.context: QueueContext[Any, Any] = self._own_queue.context if self._own_queue else _context_of(queue)
+        self._queue = queue_of(queue, url, signing_keys)
+        self._owns_queue = self._queue is not queue
+        self.context: QueueContext[Any, Any] = self._queue.context
         self._lease_ms = to_ms("lease", lease, minimum_ms=100)
         #: So often that a sweep later than half a lease after the last one means that the server stood still.
         self._tick = min(TICK, self._lease_ms / 3000)
         self._max_stalls = max_stalls
         self._runner = AsyncRunner(self.context.server, patience=None, client_name="eventq-scheduler", on_fault=on_fault)
-        self._firing = Firing(self._runner, self.context.keys)
+        self._firing = Firing(self._runner, self.context.keys, self.context.signer, on_error)
         self._on_fault = on_fault
         self._on_work = on_work
         self._failed = failed
@@ -97,8 +104,8 @@ class QueueScheduler(Scheduling[Any, Any]):
             await asyncio.wait([self._task])
             self._task = None
         await self._runner.close()
-        if self._own_queue is not None:
-            await self._own_queue.close()
+        if self._owns_queue:
+            await self._queue.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -167,12 +174,6 @@ class QueueScheduler(Scheduling[Any, Any]):
         for _ in range(_SLICES):
             if not await self._runner.run(step()):
                 return
-
-
-def _context_of(queue: Queue[Any, Any] | str) -> QueueContext[Any, Any]:
-    if isinstance(queue, Queue):
-        return queue.context
-    raise ConfigurationError(f"queue {queue!r}: must be a Queue or a name")
 
 
 def _pause(swept: SweepReply, most: float) -> float:

@@ -55,7 +55,8 @@ class Scheduling(Generic[DataT, ResultT]):
 
         Call it at every start of the program: with the same every, cron, timezone and start the schedule goes on as it was, with
         another of these it begins anew now. A paused one stays paused. Two round trips, one when nothing is to be changed. If
-        cancelled, it may have been changed. Raises ConfigurationError, InvalidJob (nothing changed), QueueUnavailable.
+        cancelled, it may have been changed. Raises ConfigurationError, InvalidJob, BadSignature (a signed one, and no keys here;
+        nothing changed in these cases), QueueUnavailable.
         """
         definition = scheduling.define(
             self.context.data,
@@ -73,7 +74,8 @@ class Scheduling(Generic[DataT, ResultT]):
             missed=missed,
         )
         await self.context.register()
-        return await self._perform(scheduling.upsert(self.context.keys, self.context.data, schedule_id, definition))
+        context = self.context
+        return await self._perform(scheduling.upsert(context.keys, context.data, schedule_id, definition, context.signer))
 
     async def get_schedule(self, schedule_id: str) -> Schedule[DataT] | None:
         """Return a schedule, None when there is none. One round trip."""

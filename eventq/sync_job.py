@@ -74,8 +74,8 @@ class SyncJob(BaseJob[DataT, ResultT]):
         self._runner.perform(changing.prioritize(self._context.keys, self.id, priority, lifo))
 
     def update_data(self, data: DataT) -> None:
-        """Replace the job's data; the next run sees it. Raises InvalidJob, JobNotFound; then nothing changed."""
-        text = self._context.data.encode(data)
+        """Replace the job's data; the next run sees it. Raises InvalidJob, BadSignature, JobNotFound; then nothing changed."""
+        text = self._context.resealed(self.id, self.record, data)
         self._runner.perform(changing.replace_data(self._context.keys, self.id, "", text))
         self._data = data
 

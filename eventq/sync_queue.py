@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from eventq.commands.core import Steps
     from eventq.options import OptionArguments
     from eventq.records import StoredJob
+    from eventq.signing import SigningKeys
 
 R = TypeVar("R")
 log: Final = logging.getLogger("eventq")
@@ -55,18 +56,21 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
         self: SyncQueue[Any, Any], name: str, *, url: str | None = ..., default_options: JobOptions | None = ...,
         prefix: str = ..., tag: str | None = ..., limits: Limits = ..., durability: Durability | str = ...,
         confirm_timeout: float | timedelta = ...,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = ...,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
         self, name: str, data_type: type[DataT], *, url: str | None = ...,
         default_options: JobOptions | None = ..., prefix: str = ..., tag: str | None = ..., limits: Limits = ...,
         durability: Durability | str = ..., confirm_timeout: float | timedelta = ...,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = ...,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
         self, name: str, data_type: type[DataT], *, result_type: type[ResultT], url: str | None = ...,
         default_options: JobOptions | None = ..., prefix: str = ..., tag: str | None = ..., limits: Limits = ...,
         durability: Durability | str = ..., confirm_timeout: float | timedelta = ...,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = ...,
     ) -> None: ...  # fmt: skip
 
     def __init__(
@@ -82,6 +86,7 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
         limits: Limits = Limits(),  # noqa: B008 - frozen
         durability: Durability | str = Durability.MEMORY,
         confirm_timeout: float | timedelta = 5.0,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = None,
     ) -> None:
         """Name a queue; nothing is opened yet. All as for Queue: one name is one queue. Raises ConfigurationError."""
         self.context: SyncContext[DataT, ResultT] = SyncContext(
@@ -93,6 +98,7 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
             tag=tag,
             default_options=default_options,
             limits=limits,
+            signing_keys=signing_keys,
         )
         self._producers = SyncProducers(self.context, durability, confirm_timeout)
         self._producer = self._producers.default
@@ -276,7 +282,8 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
     def _job(self, record: NewRecord, data: DataT, added_ms: int) -> SyncJob[DataT, ResultT]:
         said = record.options
         due = said.due_ms(added_ms) if said.place else 0
-        parsed = Record(added_ms, due, said.priority, said.flags, record.name, record.trace, said.options, record.data)
+        header = (added_ms, due, said.priority, said.flags, record.name, record.trace)
+        parsed = Record(*header, said.options, record.data, record.spec)
         return SyncJob(self.context, record.id, parsed, data, results=self._results)
 
     def _existing(self, job_id: str) -> SyncJob[DataT, ResultT]:

@@ -55,8 +55,8 @@ class SyncScheduling(Generic[DataT, ResultT]):
             missed=missed,
         )
         self.context.register()
-        steps = scheduling.upsert(self.context.keys, self.context.data, schedule_id, definition)
-        return self.context.runner.perform(steps)
+        context = self.context
+        return context.runner.perform(scheduling.upsert(context.keys, context.data, schedule_id, definition, context.signer))
 
     def get_schedule(self, schedule_id: str) -> Schedule[DataT] | None:
         """Return a schedule, None when there is none. One round trip."""

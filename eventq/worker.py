@@ -20,7 +20,7 @@ from eventq.heartbeat import Heartbeat
 from eventq.job import Job
 from eventq.lanes import Lanes
 from eventq.processors import Processors
-from eventq.queue import Queue
+from eventq.queue import queue_of
 from eventq.releases import Releases
 from eventq.reporter import Reporter
 from eventq.running import in_order
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from eventq.commands.work import ClaimReply
     from eventq.lanes import Settlement
+    from eventq.queue import Queue
+    from eventq.signing import SigningKeys
 
 Processor = Callable[[Job[DataT, ResultT]], "Awaitable[ResultT] | ResultT"]
 Strategy = Callable[[Job[Any, Any], BaseException], "float | Awaitable[float | None] | None"]
@@ -55,6 +57,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
     which a silent worker's jobs are given to others; renewed every third of it from a thread. max_stalls: how often a job may
     lose its worker before it fails. grace: seconds running jobs get at close. burst: stop when the line is empty. max_jobs: stop
     after so many. backoffs: strategies for Backoff.custom, called with job and error, returning seconds or None to give up.
+    signing_keys: as of Queue, for a queue that is given by its name.
 
     `async with` runs it in the background, `await run()` until SIGTERM or SIGINT. Redis away: it carries on when Redis is back.
     Away for longer than nine tenths of the lease: running jobs are cancelled and run again, uncounted; plain functions, which
@@ -67,7 +70,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
         processor: Callable[[Job[Any, Any]], object] | Mapping[str, Callable[[Job[Any, Any]], object]], *,
         url: str | None = ..., concurrency: int = ..., lease: float | timedelta = ..., max_stalls: int = ...,
         grace: float | timedelta = ..., burst: bool = ..., max_jobs: int | None = ..., name: str | None = ...,
-        backoffs: Mapping[str, Strategy] | None = ...,
+        backoffs: Mapping[str, Strategy] | None = ..., signing_keys: SigningKeys | Mapping[str, bytes] | None = ...,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
@@ -75,7 +78,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
         processor: Processor[DataT, ResultT] | Mapping[str, Processor[DataT, ResultT]], *,
         url: None = ..., concurrency: int = ..., lease: float | timedelta = ..., max_stalls: int = ...,
         grace: float | timedelta = ..., burst: bool = ..., max_jobs: int | None = ..., name: str | None = ...,
-        backoffs: Mapping[str, Strategy] | None = ...,
+        backoffs: Mapping[str, Strategy] | None = ..., signing_keys: SigningKeys | Mapping[str, bytes] | None = ...,
     ) -> None: ...  # fmt: skip
 
     def __init__(
@@ -92,14 +95,11 @@ class Worker(Listening, Generic[DataT, ResultT]):
         max_jobs: int | None = None,
         name: str | None = None,
         backoffs: Mapping[str, Strategy] | None = None,
+        signing_keys: SigningKeys | Mapping[str, bytes] | None = None,
     ) -> None:
         """Name a worker; nothing is opened yet. Raises ConfigurationError or InvalidJob naming option and value."""
-        if not isinstance(queue, str | Queue):
-            raise ConfigurationError(f"queue {queue!r}: must be a Queue or a name")
-        if url is not None and not isinstance(queue, str):
-            raise ConfigurationError(f"url {url!r}: the queue has one already; give a name and a url, or a Queue")
-        self._own_queue: Queue[Any, Any] | None = Queue(queue, url=url) if isinstance(queue, str) else None
-        self.queue: Queue[Any, Any] = self._own_queue or queue  # type: ignore[assignment]
+        self.queue = queue_of(queue, url, signing_keys)
+        self._owns_queue = self.queue is not queue
         self._context = self.queue.context
         self.name = check_worker_name(name)
         self._concurrency = check_whole("concurrency", concurrency, 1, 100_000)
@@ -219,6 +219,7 @@ class Worker(Listening, Generic[DataT, ResultT]):
             max_stalls=self._max_stalls,
             on_fault=on_fault,
             on_work=self._waker.hint,
+            on_error=self._runs.error,
             failed=self._fail,
         )
         self._heartbeat = Heartbeat(self._context, lease, self.name, self._runs, self._vitals)
@@ -366,8 +367,8 @@ class Worker(Listening, Generic[DataT, ResultT]):
             self._reporter.tell("worker_stopped", {"worker": self.name})
             await self._reporter.close(max(0.5, left()))
         await self.listeners.close()
-        if self._own_queue is not None:
-            await self._own_queue.close()
+        if self._owns_queue:
+            await self.queue.close()
 
     async def _wind_up(self) -> Callable[[], float]:
         """Grace, cancel, release; then the last outcomes go out. Returns what tells how many seconds are left for the rest."""

@@ -10,7 +10,7 @@ import typer
 
 from eventq.cli.app_looking import add_looking
 from eventq.cli.app_managing import add_managing
-from eventq.cli.arguments import LOOKING, RUNNING, Format, Level, Prefix, QueueName, Tag, Url
+from eventq.cli.arguments import LOOKING, RUNNING, Format, Level, Prefix, QueueName, SigningKeysFile, Tag, Url
 from eventq.cli.logs import LogFormat, LogLevel
 from eventq.cli.plugins import PluginGroup
 from eventq.cli.runtime import exit_codes, version_line
@@ -71,6 +71,7 @@ def worker(
     log_level: Level = LogLevel.info,
     log_format: Format = LogFormat.text,
     uvloop: Uvloop = None,
+    signing_keys: SigningKeysFile = None,
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C; a second one skips the grace. Logs a line per job.
 
@@ -82,6 +83,7 @@ def worker(
 
         set_up_logging(log_level, log_format)
         _set_url(url)
+        _set_signing_keys(signing_keys)
         run_worker(target, WorkerOptions(concurrency=concurrency, burst=burst, max_jobs=max_jobs, uvloop=uvloop))
 
 
@@ -92,6 +94,7 @@ def scheduler(
     url: Url = None,
     prefix: Prefix = "eventq",
     tag: Tag = None,
+    signing_keys: SigningKeysFile = None,
     log_level: Level = LogLevel.info,
     log_format: Format = LogFormat.text,
 ) -> None:
@@ -102,7 +105,7 @@ def scheduler(
         from eventq.cli.work import run_scheduler
 
         set_up_logging(log_level, log_format)
-        run_scheduler(queue, Place(url=url, prefix=prefix, tag=tag))
+        run_scheduler(queue, Place(url=url, prefix=prefix, tag=tag, signing_keys=signing_keys))
 
 
 @app.command(rich_help_panel=LOOKING)
@@ -178,3 +181,12 @@ def _set_url(url: str | None) -> None:
 
         Server(url)  # looks at the URL only, and says what is wrong with it
         os.environ["EVENTQ_URL"] = url
+
+
+def _set_signing_keys(path: Path | None) -> None:
+    """Let --signing-keys win over the environment for queues whose code names no keys."""
+    if path is not None:
+        from eventq.signing import KEYS_FILE, SigningKeys
+
+        SigningKeys.from_file(path)  # says what is wrong with it
+        os.environ[KEYS_FILE] = str(path)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from eventq.cli.arguments import LOOKING, JobId, Json, JsonLines, Prefix, QueueName, Tag, Url, Yes
+from eventq.cli.arguments import LOOKING, JobId, Json, JsonLines, Prefix, QueueName, SigningKeysFile, Tag, Url, Yes
 from eventq.cli.runtime import exit_codes
 
 __all__ = ["add_looking"]
@@ -46,6 +46,7 @@ def jobs(
     oldest_first: Annotated[
         bool, typer.Option("--oldest-first", help="The head of the line, or the oldest, first; else the newest.")
     ] = False,
+    signing_keys: SigningKeysFile = None,
     as_json: JsonLines = False,
 ) -> None:
     """List a queue's jobs, a page of each state. What follows the page is told on stderr."""
@@ -57,21 +58,29 @@ def jobs(
 
         states = tuple(check_state(each, list(JobState)) for each in dict.fromkeys(state or []))
         wanted = JobsWanted(states=states, name=name, start=start, limit=limit, oldest_first=oldest_first)
-        print_jobs(queue, Place(url=url, prefix=prefix, tag=tag), wanted, as_json=as_json)
+        print_jobs(queue, Place(url=url, prefix=prefix, tag=tag, signing_keys=signing_keys), wanted, as_json=as_json)
 
 
 def job(
-    queue: QueueName, job_id: JobId, *, url: Url = None, prefix: Prefix = "eventq", tag: Tag = None, as_json: Json = False
+    queue: QueueName,
+    job_id: JobId,
+    *,
+    url: Url = None,
+    prefix: Prefix = "eventq",
+    tag: Tag = None,
+    signing_keys: SigningKeysFile = None,
+    as_json: Json = False,
 ) -> None:
     """Show everything about one job and what happened to it: waits, attempts, errors, progress, logs.
 
-    The history is read from the queue's events, from the newest back to when the job was added.
+    The history is read from the queue's events, from the newest back to when the job was added. Whether its signature is good is
+    said where there are signing keys.
     """
     with exit_codes():
         from eventq.cli.job import print_job
         from eventq.cli.opening import Place
 
-        print_job(queue, job_id, Place(url=url, prefix=prefix, tag=tag), as_json=as_json)
+        print_job(queue, job_id, Place(url=url, prefix=prefix, tag=tag, signing_keys=signing_keys), as_json=as_json)
 
 
 def schedules(

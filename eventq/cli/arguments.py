@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -24,6 +25,15 @@ Prefix = Annotated[str, typer.Option(help="What the keys of the queues begin wit
 Tag = Annotated[
     str | None,
     typer.Option(help="The queue's Cluster tag. Default: as the server's list of queues says.", show_default=False),
+]
+SigningKeysFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-keys",
+        metavar="FILE",
+        help="The queue's signing keys, a line `ID KEY` each. Default: EVENTQ_SIGNING_KEYS_FILE, then none.",
+        show_default=False,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs: one JSON document.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="For programs: one JSON object per line.")]

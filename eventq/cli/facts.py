@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from eventq.cli.tables import iso, local_time
+from eventq.errors import BadSignature
 from eventq.events import ActiveEvent, CompletedEvent, FailedEvent, JobEvent, UnknownEvent
 from eventq.job import stored_error
 from eventq.records import JobErrorInfo, UnreadableRecord
+from eventq.signing import key_of
 from eventq.states import JobState
 
 if TYPE_CHECKING:
     from eventq.events import Event
     from eventq.records import StoredJob
+    from eventq.signing import Signer
 
 __all__ = [
     "attempts_beyond",
@@ -24,6 +27,7 @@ __all__ = [
     "event_facts_for_people",
     "job_facts",
     "schedule_of",
+    "signature_of",
     "unreadable_facts",
 ]
 
@@ -52,6 +56,18 @@ def job_facts(queue: str, stored: StoredJob) -> dict[str, Any]:
         "finished_at": iso(run.finished_ms),
         "error": {"type": error.type, "message": error.message} if error else None,
     }
+
+
+def signature_of(signer: Signer | None, stored: StoredJob) -> tuple[str | None, str]:
+    """Return what is known of a job's signature, and why: good, bad, unchecked (no keys here), None (no keys, not signed)."""
+    key_id = key_of(stored.record.data)
+    if signer is None:
+        return ("unchecked", f"by key {key_id}; there are no signing keys here") if key_id else (None, "")
+    try:
+        signer.open_job(stored.id, stored.record)
+    except BadSignature as error:
+        return "bad", str(error)
+    return "good", f"by key {key_id}"
 
 
 def attempts_beyond(stored: StoredJob) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from eventq.cli.facts import attempts_beyond, error_of, event_document, job_facts, schedule_of, unreadable_facts
+from eventq.cli.facts import attempts_beyond, error_of, event_document, job_facts, schedule_of, signature_of, unreadable_facts
 from eventq.cli.opening import Place, open_queue
 from eventq.cli.progress import progress
 from eventq.cli.runtime import NotFound, run_async
@@ -20,6 +20,7 @@ from eventq.commands.inspect import set_scores
 from eventq.commands.read import get_jobs, job_logs
 from eventq.keys import check_job_id
 from eventq.records import StoredJob, UnreadableRecord
+from eventq.signing import unsealed
 from eventq.spans import creation_of, facts_of
 from eventq.states import JobState
 
@@ -40,7 +41,10 @@ _QUICK: Final = 10 * ENTRIES
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One job. stored: None for one that was removed and of which events still tell. due_ms: of a delayed one, else 0."""
+    """One job. stored: None for one that was removed and of which events still tell. due_ms: of a delayed one, else 0.
+
+    signature: as of signature_of.
+    """
 
     scope: str
     stored: StoredJob | UnreadableRecord | None
@@ -48,6 +52,7 @@ class _Found:
     timeline: Timeline
     logs: list[str]
     now_ms: int
+    signature: tuple[str | None, str]
 
 
 def print_job(queue_name: str, job_id: str, place: Place, *, as_json: bool) -> None:
@@ -73,7 +78,9 @@ async def _read(queue_name: str, job_id: str, place: Place) -> _Found:
             raise NotFound(f"job {job_id!r} is not in queue {queue_name!r}, and no event tells of it: never added, or long gone")
         run_verb, keys = queue.context.runner.run_verb, queue.context.keys
         [due_ms] = await run_verb(set_scores(keys, "delayed", [job_id]))
-        return _Found(keys.scope, stored, int(due_ms or 0), timeline, await _logs(queue, job_id), await run_verb(server_time()))
+        signature = signature_of(queue.context.signer, stored) if isinstance(stored, StoredJob) else (None, "")
+        logs, now_ms = await _logs(queue, job_id), await run_verb(server_time())
+        return _Found(keys.scope, stored, int(due_ms or 0), timeline, logs, now_ms, signature)
 
 
 async def _logs(queue: Queue[Any, Any], job_id: str) -> list[str]:
@@ -105,7 +112,8 @@ def _document(queue_name: str, job_id: str, found: _Found) -> dict[str, Any]:
         "stalls": run.stalls,
         "releases": run.releases,
         "options": _options(stored),
-        "data": _decoded(stored.record.data),
+        "signature": found.signature[0],
+        "data": _decoded(unsealed(stored.record.data)),
         "result": _decoded(stored.result) if stored.state is JobState.COMPLETED else None,
         "error": {"type": error.type, "message": error.message, "traceback": error.traceback} if error else None,
         "progress": _decoded(stored.progress),
@@ -145,7 +153,10 @@ def _facts(stored: StoredJob, found: _Found) -> Iterator[tuple[str, Cell]]:
     yield "trace", _trace_id(found.scope, stored)
     if options := _options(stored):
         yield "options", json.dumps(options, ensure_ascii=False)
-    yield "data", _shown(record.data)
+    signature, why = found.signature
+    if signature:
+        yield "signature", Styled(f"{signature}: {plain(why)}", STYLES["problem"] if signature == "bad" else "")
+    yield "data", _shown(unsealed(record.data))
     yield from _outcome(stored)
     if found.logs:
         yield "logs", "\n".join(found.logs)

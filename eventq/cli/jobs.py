@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from eventq.cli.facts import attempts_beyond, error_of, job_facts, schedule_of, unreadable_facts
+from eventq.cli.facts import attempts_beyond, error_of, job_facts, schedule_of, signature_of, unreadable_facts
 from eventq.cli.opening import Place, open_queue
 from eventq.cli.runtime import run_async, say
 from eventq.cli.tables import STYLES, Column, Styled, local_time, print_json_line, print_table
@@ -19,6 +19,7 @@ from eventq.states import JobState
 if TYPE_CHECKING:
     from eventq.cli.tables import Cell
     from eventq.queue import Queue
+    from eventq.signing import Signer
 
 __all__ = ["JobsWanted", "print_jobs"]
 
@@ -62,12 +63,12 @@ class JobsWanted:
 
 def print_jobs(queue_name: str, place: Place, wanted: JobsWanted, *, as_json: bool) -> None:
     """Print a page of jobs per state, and what became of a search that ended early."""
-    found, now_ms, notes = run_async(lambda: _read(queue_name, place, wanted))
+    found, now_ms, notes, signer = run_async(lambda: _read(queue_name, place, wanted))
     if as_json:
         for job in found:
-            print_json_line(job_facts(queue_name, job) if isinstance(job, StoredJob) else unreadable_facts(queue_name, *job))
+            print_json_line(_document(queue_name, job, signer))
     elif found:
-        _print_table(found, now_ms)
+        _print_table(found, now_ms, signer)
     else:
         say(f"queue {queue_name}: no such jobs")
     for note in notes:
@@ -77,7 +78,13 @@ def print_jobs(queue_name: str, place: Place, wanted: JobsWanted, *, as_json: bo
 _Found = StoredJob | tuple[str, UnreadableRecord]
 
 
-async def _read(name: str, place: Place, wanted: JobsWanted) -> tuple[list[_Found], int, list[str]]:
+def _document(queue_name: str, job: _Found, signer: Signer | None) -> dict[str, Any]:
+    if not isinstance(job, StoredJob):
+        return unreadable_facts(queue_name, *job)
+    return {**job_facts(queue_name, job), "signature": signature_of(signer, job)[0]}
+
+
+async def _read(name: str, place: Place, wanted: JobsWanted) -> tuple[list[_Found], int, list[str], Signer | None]:
     found: list[_Found] = []
     notes: list[str] = []
     async with open_queue(name, place) as queue:
@@ -94,7 +101,7 @@ async def _read(name: str, place: Place, wanted: JobsWanted) -> tuple[list[_Foun
                     f"{number(at + 1)} to {number(page.next)}" if wanted.name is None else f"searched up to {number(page.next)}"
                 )
                 notes.append(f"{state}: {where} of {number(counts[state])}; the next begin at --start {page.next}")
-        return found, await runner.run_verb(server_time()), notes
+        return found, await runner.run_verb(server_time()), notes, queue.context.signer
 
 
 @dataclass(slots=True)
@@ -124,17 +131,25 @@ async def _search(queue: Queue[Any, Any], state: JobState, wanted: JobsWanted) -
     return _Page(found, at)
 
 
-def _print_table(found: list[_Found], now_ms: int) -> None:
-    """Print the jobs; with their slots where a schedule made any of them."""
+def _print_table(found: list[_Found], now_ms: int, signer: Signer | None) -> None:
+    """Print the jobs; with their slots where a schedule made any of them, with their signatures where there are keys."""
     slots = [schedule_of(job.id if isinstance(job, StoredJob) else job[0])[1] for job in found]
+    columns: tuple[Column, ...] = _COLUMNS
     rows = [_row(job, now_ms) for job in found]
-    if not any(slots):
-        print_table(_COLUMNS, rows)
-        return
     at = len(_COLUMNS) - 2  # before age
-    shown = [local_time(slot_ms) if slot_ms else "" for slot_ms in slots]
-    rows = [[*row[:at], slot, *row[at:]] for row, slot in zip(rows, shown, strict=True)]
-    print_table((*_COLUMNS[:at], Column("slot"), *_COLUMNS[at:]), rows)
+    if any(slots):
+        columns = (*columns[:at], Column("slot"), *columns[at:])
+        shown = [local_time(slot_ms) if slot_ms else "" for slot_ms in slots]
+        rows = [[*row[:at], slot, *row[at:]] for row, slot in zip(rows, shown, strict=True)]
+    if signer is not None:
+        columns = (*columns[:at], Column("signature"), *columns[at:])
+        rows = [[*row[:at], _signature(signer, job), *row[at:]] for row, job in zip(rows, found, strict=True)]
+    print_table(columns, rows)
+
+
+def _signature(signer: Signer, job: _Found) -> Cell:
+    state = signature_of(signer, job)[0] if isinstance(job, StoredJob) else None
+    return Styled(state or "", STYLES["problem"] if state == "bad" else "")
 
 
 def _row(job: _Found, now_ms: int) -> list[Cell]:

@@ -11,20 +11,23 @@ from eventq.client import AsyncRunner, Server
 from eventq.commands.inspect import queue_exists, queue_tag
 from eventq.keys import QueueKeys
 from eventq.queue import Queue
+from eventq.signing import SigningKeys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
 
 __all__ = ["Place", "find_queue", "open_queue", "open_server"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What --url, --prefix and --tag said."""
+    """What --url, --prefix, --tag and --signing-keys said."""
 
     url: str | None = None
     prefix: str = "eventq"
     tag: str | None = None
+    signing_keys: Path | None = None
 
 
 #: Seconds: a person waits for the answer, and has less patience than a service.
@@ -50,11 +53,13 @@ async def find_queue(
 ) -> tuple[Queue[Any, Any], bool]:
     """Return a queue, its tag looked up where none was said, and whether it is listed. It need not be there yet."""
     QueueKeys(name, prefix=place.prefix, tag=place.tag)  # checks the names before anything is sent
+    signing_keys = SigningKeys.from_file(place.signing_keys) if place.signing_keys is not None else None
     listed = None
     if place.tag is None:
         async with open_server(place, patience=patience, on_fault=on_fault) as runner:
             listed = await runner.run_verb(queue_tag(place.prefix, name))
-    return Queue(name, url=place.url, prefix=place.prefix, tag=place.tag or listed), listed is not None
+    queue = Queue(name, url=place.url, prefix=place.prefix, tag=place.tag or listed, signing_keys=signing_keys)
+    return queue, listed is not None
 
 
 @contextlib.asynccontextmanager

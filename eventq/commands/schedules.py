@@ -14,6 +14,7 @@ from eventq.scripts import load_script
 
 if TYPE_CHECKING:
     from eventq.keys import QueueKeys
+    from eventq.signing import Signer
     from eventq.slots import Plan
 
 
@@ -58,13 +59,18 @@ def set_schedule(
     return Command(script, script.keys(keys), args, lambda reply: str(reply[1]))
 
 
-def fire_schedule(keys: QueueKeys, schedule: StoredSchedule, plan: Plan, new: Standing) -> Command[str]:
+def fire_schedule(
+    keys: QueueKeys, schedule: StoredSchedule, plan: Plan, new: Standing, signer: Signer | None = None
+) -> Command[str]:
     """Handle due slots as planned, if the schedule is still as it was read. Returns fired, exists, passed or conflict."""
     script = load_script("fire_schedule")
     definition = schedule.definition
-    head, body, apart = definition.header, f"{definition.spec}\n{bytes(definition.data).decode()}", ""
-    if len(definition.data) > INLINE_DATA_BYTES:
-        head, body, apart = f"{head}d", f"{definition.spec}\n", bytes(definition.data).decode()
+    data = bytes(definition.data).decode()
+    if signer is not None and plan.run_ms is not None:
+        data = signer.seal_job(f"schedule:{schedule.id}:{plan.run_ms}", definition.name, definition.spec, data)
+    head, body, apart = definition.header, f"{definition.spec}\n{data}", ""
+    if len(data) > INLINE_DATA_BYTES:
+        head, body, apart = f"{head}d", f"{definition.spec}\n", data
     args: list[str | int] = [schedule.id, *_as_read(schedule.standing), new.text]
     args += [plan.missed, plan.first_missed_ms, plan.last_missed_ms, str(definition.missed)]
     args += ["" if plan.run_ms is None else plan.run_ms, definition.name, head, body, apart, definition.trace]

@@ -10,12 +10,13 @@ from eventq.checks import check_whole
 from eventq.commands.schedules import get_schedule, list_schedules, remove_schedule, set_schedule
 from eventq.cron import Cron, find_zone
 from eventq.durations import to_epoch_ms, to_ms
-from eventq.errors import ConfigurationError, EventqError, InvalidJob, ScheduleNotFound
+from eventq.errors import BadSignature, ConfigurationError, EventqError, InvalidJob, ScheduleNotFound
 from eventq.keys import check_job_name, check_queue_name
 from eventq.limits import CALL_JOBS, MAX_SCHEDULES
 from eventq.options import JobOptions
 from eventq.records import UnreadableRecord
 from eventq.schedule import Schedule, Standing, StoredSchedule, definition_text, moment, schedule_of
+from eventq.signing import is_signed, without_keys
 from eventq.slots import Definition, due_slots, next_slots
 from eventq.spans import facts_of
 from eventq.tracing import caller_link
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from eventq.commands.core import Command, Steps, Verb
     from eventq.commands.schedules import Schedules
     from eventq.keys import QueueKeys
+    from eventq.signing import Signer
 
 DataT = TypeVar("DataT")
 #: Others that were quicker before a change gives up.
@@ -37,21 +39,28 @@ MAX_LATE_RUNS: Final = 1_000
 _MAX_LIMIT: Final = 2**53
 
 
-def upsert(keys: QueueKeys, codec: Codec[DataT], schedule_id: str, wanted: Definition) -> Steps[Schedule[DataT]]:
-    """Store a schedule as `define` made it, or change it to that."""
+def upsert(
+    keys: QueueKeys, codec: Codec[DataT], schedule_id: str, wanted: Definition, signer: Signer | None = None
+) -> Steps[Schedule[DataT]]:
+    """Store a schedule as `define` made it, or change it to that, signed where there are keys. Raises BadSignature where there
+    are none and the one that stands is signed: it would not be fired any more.
+    """
     for _ in range(_TRIES):
         read: Schedules = yield get_schedule(keys, schedule_id)
         old = _only(read)
-        definition, standing = _change(old, wanted, read.now_ms)
-        if old is not None and is_alike(old.definition, definition):
-            definition = old.definition
+        known = _trusted(keys, old, signer)
+        definition, standing = _change(old, known, wanted, read.now_ms)
+        if known is not None and is_alike(known, definition):
+            definition = known
         text = definition_text(definition)
+        if signer is not None:
+            text = signer.seal_schedule(schedule_id, text)
         new = StoredSchedule(schedule_id, standing, definition, text)
         if old is not None and (old.text, old.standing) == (text, standing):
             return schedule_of(new, codec)
         if old is None:
             _check_end(schedule_id, new, read.now_ms)
-        dropped = _dropped(old, definition, read.now_ms)
+        dropped = _dropped(old, known, definition, read.now_ms)
         verdict = yield set_schedule(keys, schedule_id, old.standing if old else None, standing, text, dropped=dropped)
         if verdict == "set":
             return schedule_of(new, codec)
@@ -188,20 +197,35 @@ def is_alike(old: Definition, new: Definition) -> bool:
     return is_said_alike and msgspec.structs.replace(old, trace=new.trace) == new
 
 
-def _dropped(old: StoredSchedule | None, definition: Definition, now: int) -> tuple[int, int, int]:
+def _trusted(keys: QueueKeys, old: StoredSchedule | None, signer: Signer | None) -> Definition | None:
+    """Return the definition that stands, None where it is nobody's we know: what is kept of it would be signed here."""
+    if old is None:
+        return None
+    if signer is None:
+        if is_signed(old.text):
+            raise without_keys("schedule", old.id, keys.name)
+        return old.definition
+    try:
+        signer.open_schedule(old.id, old.text)
+    except BadSignature:
+        return None
+    return old.definition
+
+
+def _dropped(old: StoredSchedule | None, known: Definition | None, definition: Definition, now: int) -> tuple[int, int, int]:
     """Return the due slots of the old rule that a new one leaves out: how many, the first, the last."""
-    if old is None or definition.rule == old.definition.rule:
+    if old is None or known is None or definition.rule == known.rule:
         return 0, 0, 0
-    return due_slots(old.definition, old.standing.next_ms, now)
+    return due_slots(known, old.standing.next_ms, now)
 
 
-def _change(old: StoredSchedule | None, wanted: Definition, now: int) -> tuple[Definition, Standing]:
-    """Return what is to be stored: the same rule goes on where it stands, another one begins now."""
+def _change(old: StoredSchedule | None, known: Definition | None, wanted: Definition, now: int) -> tuple[Definition, Standing]:
+    """Return what is to be stored: the same rule goes on where it stands, another one (or one that is not `known`) begins now."""
     if old is None:
         definition = msgspec.structs.replace(wanted, anchor_ms=wanted.start_ms or now)
         return definition, Standing(next_ms=_next_slot(definition, Standing(), now))
-    is_same = wanted.rule == old.definition.rule
-    definition = msgspec.structs.replace(wanted, anchor_ms=wanted.start_ms or (old.definition.anchor_ms if is_same else now))
+    is_same = known is not None and wanted.rule == known.rule
+    definition = msgspec.structs.replace(wanted, anchor_ms=wanted.start_ms or (known.anchor_ms if known and is_same else now))
     standing = old.standing
     if not is_same:
         standing = msgspec.structs.replace(standing, fired=0, missed=0, next_ms=None)

@@ -26,9 +26,10 @@ def test_a_plain_record() -> None:
 def test_a_full_record() -> None:
     """Due time, priority, flags, trace context and spec come back as they were written."""
     trace = '"traceparent":"00-1-2-01"'
-    text = f'1\t1700\t1800\t5\tl\ta name: x/y\t{trace}\n{{"attempts":3,"timeout_ms":50}}\n"line\\nfeed"\n'
+    spec = '{"attempts":3,"timeout_ms":50}'
+    text = f'1\t1700\t1800\t5\tl\ta name: x/y\t{trace}\n{spec}\n"line\\nfeed"\n'
     assert parse_record(text, "") == Record(
-        1700, 1800, 5, "l", "a name: x/y", trace, Spec(attempts=3, timeout_ms=50), '"line\\nfeed"\n'
+        1700, 1800, 5, "l", "a name: x/y", trace, Spec(attempts=3, timeout_ms=50), '"line\\nfeed"\n', spec
     )
     spec = '{"backoff":{"kind":"fixed","delay_ms":1000}}'
     assert parse_record(f"1\t1\t\t\t\tn\t\n{spec}\n1", "").spec.backoff == Backoff.fixed(1.0)
