@@ -26,8 +26,9 @@ KEYS_FILE: Final = "EVENTQ_SIGNING_KEYS_FILE"
 KEY_BYTES: Final = 32
 
 _MARK: Final = "~"
-_ENVELOPE: Final = re.compile(r"~1 ([A-Za-z0-9._-]{1,64}) ([0-9a-f]{64}) ")
-_KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_ENVELOPE: Final = re.compile(r"~1 ([A-Za-z0-9._-]{1,32}) ([0-9a-f]{64}) ")
+#: Ids are stored with every job: none is as long as a key in hexadecimal or base64, so that no key is taken for one.
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,32}\Z")
 _FORM: Final = "each line is ID KEY, the key in hexadecimal; `openssl rand -hex 32` makes one"
 
 
@@ -184,9 +185,9 @@ def without_keys(kind: str, owner: str, queue: str) -> BadSignature:
 
 def _check(key_id: Any, key: Any) -> None:
     if not isinstance(key_id, str) or not _KEY_ID.match(key_id):
-        # Who mixes the two up must not find a key in a log.
-        shown = repr(key_id) if isinstance(key_id, str) and len(key_id) <= KEY_BYTES else f"of type {type(key_id).__name__}"
-        raise ConfigurationError(f"signing key id {shown}: must be 1 to 64 of A-Z a-z 0-9 . _ -")
+        # It may be a key, and is not shown then.
+        shown = repr(key_id) if isinstance(key_id, str) and len(key_id) < KEY_BYTES else f"of type {type(key_id).__name__}"
+        raise ConfigurationError(f"signing key id {shown}: must be 1 to 32 of A-Z a-z 0-9 . _ -")
     if not isinstance(key, bytes):
         raise ConfigurationError(
             f"signing key {key_id!r} of type {type(key).__name__}: must be bytes, as secrets.token_bytes({KEY_BYTES}) makes them"
