@@ -9,6 +9,7 @@ MODEL: Final = "tests/model/test_model.py::test_the_queue_is_what_the_model_says
 DURABILITY: Final = "tests/integration/test_durability.py"
 NUMBERED: Final = "tests/lua/test_numbered_calls.py"
 REPAIR: Final = "tests/lua/test_repair.py"
+SIGNED: Final = "tests/integration/test_signing.py"
 
 
 @dataclass(frozen=True)
@@ -439,5 +440,81 @@ MUTANTS: Final = (
         "worker starts jobs that arrive after a pause",
         (("worker.py", "        if not self._lanes.claiming:\n", "        if not self._lanes:\n"),),
         tests=("tests/integration/test_shutdown.py::test_jobs_that_arrive_after_a_pause_go_back_in_order",),
+    ),
+    # -- signatures
+    Mutant(
+        "no signature is compared",
+        (("signing.py", "        if not hmac.compare_digest(mac.hexdigest(), said):\n", "        if not said:\n"),),
+        tests=(f"{SIGNED}::test_no_altered_byte_runs",),
+    ),
+    Mutant(
+        "a signature does not cover the id",
+        (
+            (
+                "signing.py",
+                "        mac.update(_framed(job_id, name, spec, data))\n",
+                "        mac.update(_framed(name, spec, data))\n",
+            ),
+            (
+                "signing.py",
+                "        mac.update(_framed(owner, *parts, body))\n",
+                "        mac.update(_framed(*parts or [owner], body))\n",
+            ),
+        ),
+        tests=(f"{SIGNED}::test_a_job_does_not_run_under_another_id",),
+    ),
+    Mutant(
+        "a signature does not cover the options",
+        (
+            (
+                "signing.py",
+                "        mac.update(_framed(job_id, name, spec, data))\n",
+                "        mac.update(_framed(job_id, name, data))\n",
+            ),
+            ("signing.py", "(record.name, record.spec_text), record.data", "(record.name,), record.data"),
+        ),
+        tests=(f"{SIGNED}::test_a_job_does_not_run_under_another_id",),
+    ),
+    Mutant(
+        "a signature does not cover the queue",
+        (("signing.py", 'keys.keyed("job", prefix, queue)', 'keys.keyed("job", prefix)'),),
+        tests=(f"{SIGNED}::test_a_job_of_another_queue_does_not_run_here",),
+    ),
+    Mutant(
+        "a signature's parts have no lengths before them",
+        (("signing.py", '[f"{len(part)}:{part}" for part in parts]', "parts"),),
+        tests=("tests/unit/test_signing.py::test_parts_cannot_be_shifted",),
+    ),
+    Mutant(
+        "a job without a signature runs in a signed queue",
+        (
+            (
+                "runs.py",
+                "record.data if self._signer is None else self._signer.open_job(claimed.id, record)",
+                'record.data if self._signer is None or record.data[:1] != "~" else self._signer.open_job(claimed.id, record)',
+            ),
+        ),
+        tests=(f"{SIGNED}::test_unsigned_jobs_do_not_run",),
+    ),
+    Mutant(
+        "new data gives an altered job a good signature",
+        (("context.py", "            self.signer.open_job(job_id, record)\n", ""),),
+        tests=(f"{SIGNED}::test_new_data_for_a_stored_job",),
+    ),
+    Mutant(
+        "a schedule is fired unverified",
+        (("firing.py", "            self._signer.open_schedule(schedule.id, schedule.text)\n", "            pass\n"),),
+        tests=(f"{SIGNED}::test_a_forged_schedule_does_not_fire",),
+    ),
+    Mutant(
+        "what stands of a forged schedule is signed",
+        (
+            (
+                "operations/scheduling.py",
+                "    except BadSignature:\n        return None\n",
+                "    except BadSignature:\n        pass\n",
+            ),
+        ),
+        tests=(f"{SIGNED}::test_a_schedule_is_signed_anew",),
     ),
 )
