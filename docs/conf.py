@@ -41,6 +41,7 @@ CONTENTS = {
         "tracing",
         "runbook",
         "production",
+        "signing",
         "bullmq",
     ],
     "Exactly": ["delivery", "reference/options", "reference/events", "reference/metrics", "reference/api", "reference/cli"],

@@ -64,8 +64,8 @@ class QueueScheduler(Scheduling[Any, Any]):
         """Name it; nothing is opened yet.
 
         on_fault: told what it waits for. on_work: told by each sweep that jobs are in line. on_error: told of schedules whose
-        signature is not good, which otherwise an event tells. failed: told what it ended with. url, signing_keys: of a queue that
-        is given by its name.
+        signature is not good, which otherwise an event tells. failed: told what it ended with. signing_keys: as of Queue, for
+        a queue that is given by its name.
         """
         self._queue = queue_of(queue, url, signing_keys)
         self._owns_queue = self._queue is not queue

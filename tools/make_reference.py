@@ -118,6 +118,7 @@ FIELDS: Final = {
 #: Everything that is read from the environment.
 ENVIRONMENT: Final = {
     "EVENTQ_URL": "where Redis or Valkey is, for whatever is not told by `url=` or `--url`",
+    "EVENTQ_SIGNING_KEYS_FILE": "a file of [signing keys](../signing.md), for queues that are given none",
     "EVENTQ_ALLOW_EVICTION": "`1`: start although `maxmemory-policy` is one of `allkeys-*`, which may evict a whole queue",
     "EVENTQ_ALLOW_INSECURE_TLS": "`1`: take options of an address that switch off what TLS proves, such as `ssl_cert_reqs=none`",
 }

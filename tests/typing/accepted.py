@@ -19,6 +19,7 @@ from eventq import (
     Queue,
     QueueScheduler,
     Retry,
+    SigningKeys,
     SyncQueue,
     Unrecoverable,
     Worker,
@@ -58,6 +59,9 @@ invoices = Queue("invoices", Invoice, url="redis://localhost:6379")
 pictures = Queue("pictures", Picture, default_options=JobOptions(attempts=3, backoff=2.0))
 reports = Queue("reports", Report, result_type=str)
 numbers = Queue("numbers", list[int], result_type=int)
+signed = Queue("signed", Email, signing_keys={"2026-11": b"..."})
+signed_too = SyncQueue("signed", Email, result_type=str, signing_keys=SigningKeys.from_file("keys"))
+worker_with_keys = Worker("signed", print, signing_keys=SigningKeys({"2026-11": b"..."}))
 anything = Queue("anything")
 
 

@@ -28,6 +28,7 @@ class Invoice(TypedDict):
 
 
 emails = Queue("emails", Email, result_type=str)
+Queue("emails", Email, signing_keys={"2026-11": "text"})  # error
 invoices = Queue("invoices", Invoice)
 
 
