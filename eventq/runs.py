@@ -8,6 +8,8 @@ from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from eventq.client import boot_time
 from eventq.commands.work import ProgressUpdate
 from eventq.current import context_of, enter
@@ -111,7 +113,12 @@ class Runs:
             refusal = without_keys("job", claimed.id, self._context.name) if no_keys else UnreadableJob(str(error))
             self._refuse(running, run, refusal)
             return
-        except (BadSignature, UnknownJobName) as error:
+        except BadSignature as error:
+            # Its options are obeyed no more than the rest, be it to leave no trace.
+            running.record = msgspec.structs.replace(record, spec=Spec())
+            self._refuse(running, run, error)
+            return
+        except UnknownJobName as error:
             self._refuse(running, run, error)
             return
         running.job = Job(

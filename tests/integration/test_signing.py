@@ -182,6 +182,13 @@ async def test_unsigned_jobs_do_not_run(queue: Queue[Any, Any], plain: Queue[Any
     assert ran.ids == {good.id}
 
 
+async def test_an_unsigned_job_cannot_ask_to_be_forgotten(queue: Queue[Any, Any], plain: Queue[Any, Any]) -> None:
+    """Nobody obeys its options: it stays as long as the queue's failed jobs do."""
+    forged = await plain.add("pay", {"euro": 1}, remove_on_fail=True)
+    assert not (await work_off(queue)).jobs
+    assert (await failure(queue, forged.id))[0] == "BadSignature"
+
+
 async def test_a_worker_without_keys_runs_no_signed_job(queue: Queue[Any, Any], plain: Queue[Any, Any]) -> None:
     """It says what it lacks. With keys the job can be retried, and runs."""
     job = await queue.add("pay", {"euro": 1})

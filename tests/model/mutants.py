@@ -497,6 +497,11 @@ MUTANTS: Final = (
         tests=(f"{SIGNED}::test_unsigned_jobs_do_not_run",),
     ),
     Mutant(
+        "a job whose signature is not good has its options obeyed",
+        (("runs.py", "            running.record = msgspec.structs.replace(record, spec=Spec())\n", ""),),
+        tests=(f"{SIGNED}::test_an_unsigned_job_cannot_ask_to_be_forgotten",),
+    ),
+    Mutant(
         "new data gives an altered job a good signature",
         (("context.py", "            self.signer.open_job(job_id, record)\n", ""),),
         tests=(f"{SIGNED}::test_new_data_for_a_stored_job",),
