@@ -107,19 +107,8 @@ class Runs:
             text = record.data if self._signer is None else self._signer.open_job(claimed.id, record)
             data = self._context.data.decode(text)
             function, is_async = self._processors.find(record.name)
-        except InvalidJob as error:
-            # No envelope is JSON: what is signed comes here where there are no keys.
-            no_keys = self._signer is None and is_signed(record.data)
-            refusal = without_keys("job", claimed.id, self._context.name) if no_keys else UnreadableJob(str(error))
-            self._refuse(running, run, refusal)
-            return
-        except BadSignature as error:
-            # Its options are obeyed no more than the rest, be it to leave no trace.
-            running.record = msgspec.structs.replace(record, spec=Spec())
-            self._refuse(running, run, error)
-            return
-        except UnknownJobName as error:
-            self._refuse(running, run, error)
+        except (BadSignature, InvalidJob, UnknownJobName) as error:
+            self._reject(running, run, error)
             return
         running.job = Job(
             self._context, claimed.id, record, data, run, fence=claimed.fence, token=claimed.token, report=self._reporter
@@ -294,6 +283,18 @@ class Runs:
             if running.ended or (running.task is not None and running.task.done()):
                 # No outcome goes out with this slot, so nothing is claimed for it.
                 self.slot_freed()
+
+    def _reject(self, running: Running, run: Run, error: Exception) -> None:
+        """Fail a job that cannot be started."""
+        if isinstance(error, BadSignature):
+            # Its options are obeyed no more than the rest, be it to leave no trace.
+            running.record = msgspec.structs.replace(running.record, spec=Spec())
+        elif isinstance(error, InvalidJob):
+            # No envelope is JSON: what is signed comes here where there are no keys.
+            no_keys = self._signer is None and is_signed(running.record.data)
+            job_id = running.claimed.id
+            error = without_keys("job", job_id, self._context.name) if no_keys else UnreadableJob(str(error))
+        self._refuse(running, run, error)
 
     def _refuse(self, running: Running, run: Run, error: Exception) -> None:
         self.held[running.claimed.token] = running
