@@ -498,7 +498,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a job whose signature is not good has its options obeyed",
-        (("runs.py", "            running.record = msgspec.structs.replace(running.record, spec=Spec())\n", ""),),
+        (
+            (
+                "runs.py",
+                "            running.record = msgspec.structs.replace(running.record, spec=Spec())\n",
+                "            pass\n",
+            ),
+        ),
         tests=(f"{SIGNED}::test_an_unsigned_job_cannot_ask_to_be_forgotten",),
     ),
     Mutant(
