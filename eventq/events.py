@@ -38,7 +38,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from eventq.errors import EventqError
-from eventq.records import JobErrorInfo
+from eventq.records import Duration, JobErrorInfo, Moment
 
 
 def _moment(ms: int) -> datetime | None:
@@ -55,7 +55,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     kind: ClassVar[str] = ""
     queue: str = ""
     seq: int = 0
-    ms: int = 0
+    ms: Moment = 0
 
     @property
     def time(self) -> datetime:
@@ -72,7 +72,7 @@ class JobEvent(Event, frozen=True, kw_only=True):
 
 
 class _Due(JobEvent, frozen=True, kw_only=True):
-    due_ms: int = 0
+    due_ms: Moment = 0
 
     @property
     def due(self) -> datetime | None:
@@ -91,8 +91,8 @@ class _Traced(JobEvent, frozen=True, kw_only=True):
 
 class _Outcome(_Traced, frozen=True, kw_only=True):
     worker: str = ""
-    waited_ms: int = 0
-    ran_ms: int = 0
+    waited_ms: Duration = 0
+    ran_ms: Duration = 0
     #: What the processor said of its span.
     span: dict[str, Any] = {}
 
@@ -108,7 +108,7 @@ class _Outcome(_Traced, frozen=True, kw_only=True):
 
 
 class _Final(_Outcome, frozen=True, kw_only=True):
-    total_ms: int = 0
+    total_ms: Duration = 0
 
     @property
     def total(self) -> float:
@@ -117,7 +117,7 @@ class _Final(_Outcome, frozen=True, kw_only=True):
 
 
 class _DueOutcome(_Outcome, frozen=True, kw_only=True):
-    due_ms: int = 0
+    due_ms: Moment = 0
 
     @property
     def due(self) -> datetime | None:
@@ -129,11 +129,11 @@ class AddedEvent(_Traced, frozen=True, kw_only=True):
     """A job was stored."""
 
     kind: ClassVar[str] = "added"
-    due_ms: int = 0
+    due_ms: Moment = 0
     state: str = ""
     priority: int = 0
     schedule: str = ""
-    slot_ms: int = 0
+    slot_ms: Moment = 0
 
     @property
     def due(self) -> datetime | None:
@@ -164,7 +164,7 @@ class ActiveEvent(_Outcome, frozen=True, kw_only=True):
     """A worker claimed a job. `seq` is the fence of this run."""
 
     kind: ClassVar[str] = "active"
-    added_ms: int = 0
+    added_ms: Moment = 0
 
     @property
     def added(self) -> datetime:
@@ -275,8 +275,8 @@ class ScheduleMissedEvent(Event, frozen=True, kw_only=True):
     kind: ClassVar[str] = "schedule_missed"
     schedule_id: str = ""
     count: int = 0
-    first_ms: int = 0
-    last_ms: int = 0
+    first_ms: Moment = 0
+    last_ms: Moment = 0
     policy: str = ""
 
     @property
@@ -396,5 +396,5 @@ def parse_entry(queue: str, fields: dict[str, str]) -> list[Event]:
         if len(facts) != n or n < 1:
             raise ValueError(f"{len(facts)} events where n says {n}")
         return [make_event(fields["kind"], queue, seq + index, ms, each) for index, each in enumerate(facts)]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise UnreadableEntry(f"queue {queue}: a stream entry is unreadable: {error}") from error

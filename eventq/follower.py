@@ -218,8 +218,8 @@ class Follower(Opened):
                         await work(queue)
                 except TimeoutError:
                     return
-                except EventqError as error:
-                    log.warning("queue %s: %s", queue.name, error)
+                except EventqError as error:  # each save finds it again
+                    self._tell_once(queue.name, f"queue {queue.name!r}: {error}")
 
         await asyncio.gather(*[one_link(own) for own in links.values()])
 

@@ -9,6 +9,8 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
+from eventq.limits import LAST_MS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -74,6 +76,15 @@ def made_ms(job_id: str) -> int | None:
         return int(job_id[:9], 36) if len(job_id) == 20 and job_id.isalnum() else None
     except ValueError:
         return None
+
+
+def schedule_of(job_id: str) -> tuple[str | None, int]:
+    """Return the schedule that made a job, and its slot in ms; None and 0 for a job that was added: own ids hold no `:`."""
+    kind, _, rest = job_id.partition(":")
+    schedule_id, _, slot = rest.rpartition(":")
+    if kind == "schedule" and slot.isascii() and slot.isdecimal() and len(slot) <= 16 and int(slot) <= LAST_MS:
+        return schedule_id, int(slot)
+    return None, 0
 
 
 def random_text(length: int) -> str:

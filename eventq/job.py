@@ -12,6 +12,7 @@ import msgspec
 from eventq.codec import encode_json
 from eventq.context import BaseContext, DataT, QueueContext, ResultT
 from eventq.errors import InvalidJob, InvalidState, JobFailed
+from eventq.ids import schedule_of
 from eventq.limits import PROGRESS_BYTES
 from eventq.operations import changing, reading
 from eventq.records import NEVER_RUN, JobErrorInfo, Record, Run, StoredJob
@@ -143,12 +144,13 @@ class BaseJob(Generic[DataT, ResultT]):
     @property
     def schedule_id(self) -> str | None:
         """The schedule that made it, None for a job that was added."""
-        return self.id.split(":")[1] if self.id.startswith("schedule:") else None
+        return schedule_of(self.id)[0]
 
     @property
     def slot(self) -> datetime | None:
         """Of a job that a schedule made: when it was meant to run, which may be long before it does. Aware, in UTC."""
-        return time_of(int(self.id.rsplit(":", 1)[1])) if self.id.startswith("schedule:") else None
+        schedule_id, slot_ms = schedule_of(self.id)
+        return None if schedule_id is None else time_of(slot_ms)
 
     @property
     def error(self) -> JobErrorInfo | None:
@@ -309,7 +311,7 @@ def stored_error(text: str | None) -> JobErrorInfo:
     """Return a stored error; a damaged one says so."""
     try:
         return _decode_error(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return JobErrorInfo("Unknown", "the stored error is unreadable")
 
 
@@ -326,8 +328,11 @@ def failure(queue: str, job_id: str, error: JobErrorInfo, traceback: str) -> Job
 
 
 def stored_progress(text: str | None) -> Any:
-    """Return stored progress, None for none."""
-    return _decode_any(text) if text else None
+    """Return stored progress, None for none and for what is damaged: the job is not to be lost from sight for it."""
+    try:
+        return _decode_any(text) if text else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def job_of(context: QueueContext[DataT, ResultT], stored: StoredJob, outcomes: Outcomes) -> Job[DataT, ResultT]:

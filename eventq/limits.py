@@ -20,6 +20,8 @@ MAX_SCHEDULES: Final = 10_000
 #: The best priority number is 0 (none); 2**21 - 1 keeps priority * 2**32 + counter exact in a double.
 MAX_PRIORITY: Final = 2**21 - 1
 MAX_ATTEMPTS: Final = 1_000_000
+#: The last ms that a datetime can be in every time zone, less a day: what is stored as a later time is damaged.
+LAST_MS: Final = 253_402_214_400_000
 #: Ten years: longer than any sane delay, short enough that due times stay exact in a sorted set score.
 MAX_DELAY_MS: Final = 10 * 365 * 86_400_000
 PROGRESS_BYTES: Final = 16 * 1024

@@ -16,7 +16,7 @@ from eventq.checks import check_whole
 from eventq.durations import to_epoch_ms, to_ms
 from eventq.errors import InvalidJob
 from eventq.keys import check_own_id
-from eventq.limits import MAX_ATTEMPTS, MAX_PRIORITY
+from eventq.limits import MAX_ATTEMPTS, MAX_DELAY_MS, MAX_PRIORITY
 from eventq.spans import PROPAGATIONS
 
 
@@ -163,14 +163,36 @@ def with_baggage(spec: str, baggage: str) -> str:
 
 
 _DEFAULT_SPEC: Final = Spec()
+_NO_BACKOFF: Final = Backoff("fixed", 0)
+_RULE: Final = re.compile(r"(0|forever|count:\d+|age:\d{1,15}|count:\d+ age:\d{1,15})\Z", re.ASCII)
 _encode = msgspec.json.Encoder().encode
 _decode_spec = msgspec.json.Decoder(Spec).decode
 
 
 @lru_cache(maxsize=1024)
 def parse_spec(text: str) -> Spec:
-    """Return the spec stored with a job. Raises msgspec.DecodeError when it is not one of ours."""
-    return _decode_spec(text) if text else _DEFAULT_SPEC
+    """Return the spec stored with a job. Raises ValueError when it is not one of ours."""
+    if not text:
+        return _DEFAULT_SPEC
+    try:
+        spec = _decode_spec(text)
+    except RecursionError:
+        raise ValueError("options are nested too deeply") from None
+    _check_stored(spec)
+    return spec
+
+
+def _check_stored(spec: Spec) -> None:
+    """Raise ValueError for what no options compile to: a wait that never ends would be as bad as one that is no number."""
+    backoff = spec.backoff or _NO_BACKOFF
+    waits = (spec.timeout_ms, backoff.delay_ms, backoff.maximum_ms)
+    if not (1 <= spec.attempts <= MAX_ATTEMPTS and 0 <= spec.max_starts <= MAX_ATTEMPTS and 0 <= backoff.jitter <= 1):
+        raise ValueError("attempts, max_starts or jitter are out of range")
+    if min(waits) < 0 or max(waits) > MAX_DELAY_MS:
+        raise ValueError("timeout or backoff is out of range")
+    for rule in (spec.remove_on_complete, spec.remove_on_fail):
+        if rule and not _RULE.match(rule):
+            raise ValueError(f"retention {rule[:80]!r}")
 
 
 def _compile(options: JobOptions) -> CompiledOptions:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from eventq.errors import EventqError
+from eventq.limits import LAST_MS
 from eventq.options import Spec, parse_spec
 from eventq.states import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+#: Times and durations as events say them, in ms; a duration by a clock that was set back is below 0.
+Moment = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
+Duration = Annotated[int, msgspec.Meta(ge=-LAST_MS, le=LAST_MS)]
 
 
 class UnreadableRecord(EventqError):
@@ -43,6 +49,17 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     spec_text: str = ""
 
 
+def whole(text: str) -> int | None:
+    """Return a stored number, None for what is none of ours: a number that large is not counted by anybody."""
+    return int(text) if len(text) <= 16 and text.isdecimal() else None
+
+
+def check_numbers(*numbers: int) -> None:
+    """Raise ValueError for a number that no time or count can be. Counts are smaller than times."""
+    if min(numbers) < 0 or max(numbers) > LAST_MS:
+        raise ValueError("a number is out of range")
+
+
 def parse_record(text: str, apart: str) -> Record:
     """Return the record; `apart` is data that was too large to stand in it. Raises UnreadableRecord."""
     try:
@@ -51,17 +68,10 @@ def parse_record(text: str, apart: str) -> Record:
         layout, added, due, priority, flags, name, trace = header.split("\t")[:7]
         if layout != "1":
             raise ValueError(f"layout {layout}")
-        return Record(
-            int(added),
-            int(due or 0),
-            int(priority or 0),
-            flags,
-            name,
-            trace,
-            parse_spec(spec),
-            apart if "d" in flags else data,
-            spec,
-        )
+        added_ms, due_ms, number = int(added), int(due or 0), int(priority or 0)
+        check_numbers(added_ms, due_ms, number)
+        apart_or_in = apart if "d" in flags else data
+        return Record(added_ms, due_ms, number, flags, name, trace, parse_spec(spec), apart_or_in, spec)
     except ValueError as error:
         raise UnreadableRecord(f"the stored record is unreadable: {error}") from error
 
@@ -89,19 +99,10 @@ def parse_run(text: str) -> Run:
     """Return the run. Raises UnreadableRecord."""
     try:
         state, token, finished, ready, started, starts, fails, stalls, releases, place, worker = text.split(" ", 10)
-        return Run(
-            state,
-            token,
-            int(finished),
-            int(ready),
-            int(started),
-            int(starts),
-            int(fails),
-            int(stalls),
-            int(releases),
-            place,
-            worker,
-        )
+        ended, came, began = int(finished), int(ready), int(started)
+        counts = int(starts), int(fails), int(stalls), int(releases)
+        check_numbers(ended, came, began, *counts)
+        return Run(state, token, ended, came, began, *counts, place, worker)
     except ValueError as error:
         raise UnreadableRecord(f"the stored run is unreadable: {error}") from error
 

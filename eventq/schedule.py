@@ -11,8 +11,9 @@ from typing_extensions import TypeVar
 
 from eventq.cron import find_zone
 from eventq.errors import InvalidJob
+from eventq.limits import LAST_MS, MAX_PRIORITY
 from eventq.options import JobOptions, Keep, parse_spec
-from eventq.records import UnreadableRecord
+from eventq.records import UnreadableRecord, check_numbers
 from eventq.signing import unsealed
 from eventq.slots import Definition
 from eventq.spans import facts_of
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from eventq.slots import Plan
 
 DataT = TypeVar("DataT", default=Any)
+#: With a number as policy, so many slots that are late run at most.
+MAX_LATE_RUNS: Final = 1_000
 _decode: Final = msgspec.json.Decoder(Definition).decode
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -98,9 +101,26 @@ def parse_schedule(schedule_id: str, record: str) -> StoredSchedule:
             "p" in flags,
             "".join(f"\t{field}" for field in tail),
         )
-        return StoredSchedule(schedule_id, standing, _decode(unsealed(text)), text)
-    except ValueError as error:
+        definition = _decode(unsealed(text))
+        _check_stored(definition, standing)
+        return StoredSchedule(schedule_id, standing, definition, text)
+    except (ValueError, RecursionError) as error:
         raise UnreadableRecord(f"schedule {schedule_id!r}: the stored record is unreadable: {error}") from error
+
+
+def _check_stored(definition: Definition, standing: Standing) -> None:
+    """Raise ValueError for what no upsert stores: a rule without an end, a job that cannot be added."""
+    priority, _, flags = definition.header.partition("\t")
+    check_numbers(standing.next_ms or 0, standing.last_ms or 0, standing.fired, standing.missed, int(priority or 0))
+    check_numbers(definition.anchor_ms, definition.start_ms, definition.end_ms, definition.limit)
+    if int(priority or 0) > MAX_PRIORITY or flags not in ("", "l") or not priority.isascii():
+        raise ValueError(f"header {definition.header[:80]!r}")
+    if bool(definition.cron) == bool(definition.every_ms) or (definition.every_ms and not 1000 <= definition.every_ms <= LAST_MS):
+        raise ValueError("neither every nor cron says when it runs")
+    late = definition.missed
+    if late not in ("once", "skip") and not (isinstance(late, int) and 1 <= late <= MAX_LATE_RUNS):
+        raise ValueError(f"missed {str(late)[:80]!r}")
+    parse_spec(definition.spec)
 
 
 def standing_after(standing: Standing, plan: Plan) -> Standing:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from eventq.cron import Cron
+from eventq.limits import LAST_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +20,6 @@ PLANNED_SLOTS: Final = 10_000
 COUNTED_SLOTS: Final = 100_000
 #: With the policy "skip", a slot runs when it is at most so late.
 SKIP_LATE_MS: Final = 60_000
-#: The last second that a datetime can be in every time zone, less a day.
-_NEVER: Final = 253_402_214_400_000
 
 
 class Definition(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -51,7 +50,7 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     def slots(self, ms: int) -> Iterator[int]:
         """Yield the slots from `ms` on (inclusive), in ms, none after the end."""
-        return takewhile(lambda slot: slot <= (self.end_ms or _NEVER), self._slots(max(ms, self.anchor_ms)))
+        return takewhile(lambda slot: slot <= (self.end_ms or LAST_MS), self._slots(max(ms, self.anchor_ms)))
 
     def slots_with(self, stored_ms: int) -> Iterator[int]:
         """Yield a stored slot, whatever time zones say today, and those after it."""
@@ -61,7 +60,7 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         if self.cron:
             return Cron(self.cron, self.timezone).after(ms - 1)
         first = ms + (self.anchor_ms - ms) % self.every_ms
-        return iter(range(first, _NEVER, self.every_ms))
+        return iter(range(first, LAST_MS, self.every_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def plan_firings(definition: Definition, next_ms: int, now_ms: int, fired: int) 
     if runs and definition.missed == "skip" and now_ms - runs[0] > SKIP_LATE_MS:
         missed, last_missed, runs = missed + 1, runs[0], []
     if definition.limit and fired + len(runs) >= definition.limit:
-        runs, after = runs[: definition.limit - fired], None
+        runs, after = runs[: max(0, definition.limit - fired)], None
     first = Plan(runs[0] if runs else None, runs[1] if len(runs) > 1 else after, missed, next_ms if missed else 0, last_missed)
     return [first, *(Plan(run, following) for run, following in pairwise([*runs[1:], after]) if run is not None)]
 
@@ -94,7 +93,7 @@ def plan_firings(definition: Definition, next_ms: int, now_ms: int, fired: int) 
 def _due(definition: Definition, next_ms: int, now_ms: int, kept: int) -> tuple[int, int, list[int], int | None]:
     """Return how many due slots are missed and the last of them, the slots to run, and the slot after those."""
     if definition.every_ms and not (next_ms - definition.anchor_ms) % definition.every_ms:
-        until = min(now_ms, definition.end_ms or _NEVER)
+        until = min(now_ms, definition.end_ms or LAST_MS)
         missed = max(0, (until - next_ms) // definition.every_ms + 1 - kept)
         runs = list(range(next_ms + missed * definition.every_ms, until + 1, definition.every_ms))
         last_missed = runs[0] - definition.every_ms if missed else 0
@@ -126,5 +125,5 @@ def next_slots(definition: Definition, next_ms: int | None, fired: int, count: i
     """Return the slots to come, at most `count`."""
     if next_ms is None:
         return []
-    left = min(count, definition.limit - fired) if definition.limit else count
+    left = min(count, max(0, definition.limit - fired)) if definition.limit else count
     return list(islice(definition.slots_with(next_ms), left))

@@ -8,6 +8,7 @@ may give one fence to two runs.
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from typing import Final
 
@@ -24,6 +25,8 @@ MAX_PARENT_AGE_MS: Final = 15 * 60_000
 MAX_FAN_OUT: Final = 50
 #: How long an add takes at most: a longer time is a clock that is wrong.
 _LONGEST_ADD_MS: Final = 10_000
+_HEX: Final = "[0-9a-fA-F]"
+_TRACEPARENT: Final = re.compile(rf"(?![fF]{{2}}){_HEX}{{2}}-({_HEX}{{32}})-({_HEX}{{16}})-({_HEX}{{2}})(?:-|\Z)")
 
 
 def scope_of(prefix: str, name: str) -> str:
@@ -49,7 +52,7 @@ class TraceFacts(msgspec.Struct, frozen=True, gc=False):
     def fan_out(self) -> int:
         """How many jobs were added in one call."""
         jobs = self.batch.rpartition(".")[2]
-        return int(jobs) if jobs.isdigit() else 1
+        return int(jobs) if jobs.isdecimal() and len(jobs) <= 9 else 1
 
 
 NO_FACTS: Final = TraceFacts()
@@ -62,7 +65,7 @@ def facts_of(fragment: str) -> TraceFacts:
         return NO_FACTS
     try:
         return _decode(f"{{{fragment}}}")
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return NO_FACTS
 
 
@@ -140,13 +143,10 @@ def call_began_ms(job_id: str, added_ms: int) -> int:
 
 def parse_traceparent(text: str) -> SpanIds | None:
     """Return the caller's span, None for what is none (W3C trace context, level 1 and what is compatible)."""
-    parts = text.split("-")
-    if len(parts) < 4 or [len(part) for part in parts[:4]] != [2, 32, 16, 2] or parts[0] == "ff":
+    found = _TRACEPARENT.match(text)
+    if found is None:
         return None
-    try:
-        trace_id, span_id, flags = int(parts[1], 16), int(parts[2], 16), int(parts[3], 16)
-    except ValueError:
-        return None
+    trace_id, span_id, flags = int(found[1], 16), int(found[2], 16), int(found[3], 16)
     return SpanIds(trace_id, span_id, 0, bool(flags & 1)) if trace_id and span_id else None
 
 

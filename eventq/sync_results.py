@@ -13,7 +13,7 @@ from eventq.commands.events import Entry, Position, entry_after, last_entry, rea
 from eventq.errors import ConfigurationError, EventqError, JobNotFound, QueueUnavailable
 from eventq.events import CompletedEvent, Event, FailedEvent, ObliteratedEvent, RemovedEvent, UnreadableEntry, parse_entry
 from eventq.job import failure, stored_error
-from eventq.records import StoredJob
+from eventq.records import StoredJob, whole
 from eventq.states import FINISHED, JobState
 
 if TYPE_CHECKING:
@@ -255,4 +255,5 @@ class SyncResults:
 def _span(entry: Entry) -> tuple[int, int] | None:
     """Return the numbers of an entry's first and last event; None for one that is none of ours."""
     first, amount = entry.fields.get("seq", ""), entry.fields.get("n", "")
-    return (int(first), int(first) + int(amount) - 1) if first.isdecimal() and amount.isdecimal() else None
+    begin, count = whole(first), whole(amount)
+    return None if begin is None or count is None else (begin, begin + count - 1)

@@ -16,8 +16,9 @@ from eventq.commands.schedules import list_schedules
 from eventq.errors import EventqError
 from eventq.limits import EVENT_RETENTION, READER_LIVE_MS
 from eventq.operations.examining import Examined, examine_types
+from eventq.operations.following import number as number_of
 from eventq.operations.reading import ids_of
-from eventq.records import StoredJob, UnreadableRecord
+from eventq.records import StoredJob, UnreadableRecord, whole
 from eventq.states import JobState
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class QueueState:
     def number(self, field: str) -> int:
         """Return a number of `meta`, 0 where there is none."""
         text = self.meta.get(field, "")
-        return int(text) if text.lstrip("-").isdecimal() else 0
+        return (whole(text.removeprefix("-")) or 0) * (-1 if text.startswith("-") else 1)
 
     @property
     def in_line(self) -> int:
@@ -134,7 +135,7 @@ def _late_schedule(queue: QueueState, read: Schedules) -> Finding | None:
     """Look at the schedule that runs next."""
     schedule = read.found[0] if read.found else None
     if isinstance(schedule, UnreadableRecord):
-        return queue.found("schedules", PROBLEM, str(schedule), "upsert it again, or remove it")
+        return queue.found("schedules", PROBLEM, str(schedule), "remove it and upsert it again")
     if schedule is None or schedule.standing.next_ms is None or schedule.standing.next_ms > queue.now_ms - _OVERDUE_MS:
         return None
     late = age((queue.now_ms - schedule.standing.next_ms) / 1000)
@@ -178,8 +179,9 @@ def _holes(queue: QueueState, length: int) -> Iterator[Finding]:
 def _readers(queue: QueueState, stored: Mapping[str, str], first: Entry | None) -> Iterator[Finding]:
     for name, text in sorted(stored.items()):
         parts = text.split(" ", 6)
-        if len(parts) < 6 or not all(parts[at].isdecimal() for at in (1, 2, 5)):
-            yield queue.found("reader", PROBLEM, f"{name}: its position is unreadable")
+        if len(parts) < 6 or any(whole(parts[at]) is None for at in (1, 2, 5)):
+            advice = "it begins at the oldest event when it comes back"
+            yield queue.found("reader", PROBLEM, f"{name}: its position is unreadable", advice)
             continue
         ends_ms, saved_ms, seq = int(parts[1]), int(parts[2]), int(parts[5])
         behind = max(0, queue.number("seq") - seq)
@@ -215,5 +217,4 @@ def _stream(queue: QueueState, first: Entry | None, entries: int) -> Finding:
 
 
 def _field(entry: Entry | None, name: str) -> int:
-    text = entry.fields.get(name, "") if entry else ""
-    return int(text) if text.isdecimal() else 0
+    return (number_of(entry, name) or 0) if entry else 0

@@ -9,6 +9,7 @@ import msgspec
 from eventq.cli.tables import iso, local_time
 from eventq.errors import BadSignature
 from eventq.events import ActiveEvent, CompletedEvent, FailedEvent, JobEvent, UnknownEvent
+from eventq.ids import schedule_of
 from eventq.job import stored_error
 from eventq.records import JobErrorInfo, UnreadableRecord
 from eventq.signing import key_of
@@ -26,7 +27,6 @@ __all__ = [
     "event_facts",
     "event_facts_for_people",
     "job_facts",
-    "schedule_of",
     "signature_of",
     "unreadable_facts",
 ]
@@ -74,13 +74,6 @@ def attempts_beyond(stored: StoredJob) -> int:
     """Return how many attempts retries by hand gave the job beyond those of its options."""
     facts = job_facts("", stored)
     return max(0, int(facts["attempt"]) - stored.record.spec.attempts)
-
-
-def schedule_of(job_id: str) -> tuple[str | None, int]:
-    """Return the schedule that made a job, and its slot in ms; None and 0 for a job that was added: own ids hold no `:`."""
-    kind, _, rest = job_id.partition(":")
-    schedule_id, _, slot = rest.rpartition(":")
-    return (schedule_id, int(slot)) if kind == "schedule" and slot.isascii() and slot.isdecimal() else (None, 0)
 
 
 def unreadable_facts(queue: str, job_id: str, error: UnreadableRecord) -> dict[str, Any]:

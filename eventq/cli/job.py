@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from eventq.cli.facts import attempts_beyond, error_of, event_document, job_facts, schedule_of, signature_of, unreadable_facts
+from eventq.cli.facts import attempts_beyond, error_of, event_document, job_facts, signature_of, unreadable_facts
 from eventq.cli.opening import Place, open_queue
 from eventq.cli.progress import progress
 from eventq.cli.runtime import NotFound, run_async
@@ -18,7 +18,9 @@ from eventq.cli.timeline import ENTRIES, TIMELINE_COLUMNS, Timeline, read_timeli
 from eventq.commands.events import server_time
 from eventq.commands.inspect import set_scores
 from eventq.commands.read import get_jobs, job_logs
+from eventq.ids import schedule_of
 from eventq.keys import check_job_id
+from eventq.limits import LAST_MS
 from eventq.records import StoredJob, UnreadableRecord
 from eventq.signing import unsealed
 from eventq.spans import creation_of, facts_of
@@ -80,13 +82,14 @@ async def _read(queue_name: str, job_id: str, place: Place) -> _Found:
         [due_ms] = await run_verb(set_scores(keys, "delayed", [job_id]))
         signature = signature_of(queue.context.signer, stored) if isinstance(stored, StoredJob) else (None, "")
         logs, now_ms = await _logs(queue, job_id), await run_verb(server_time())
-        return _Found(keys.scope, stored, int(due_ms or 0), timeline, logs, now_ms, signature)
+        due = int(min(max(due_ms or 0, 0), LAST_MS))
+        return _Found(keys.scope, stored, due, timeline, logs, now_ms, signature)
 
 
 async def _logs(queue: Queue[Any, Any], job_id: str) -> list[str]:
     try:
         return await queue.context.runner.run_verb(job_logs(queue.context.keys, job_id))
-    except ValueError:  # what is damaged keeps nobody from seeing the rest
+    except UnreadableRecord:  # what is damaged keeps nobody from seeing the rest
         return ["the stored log is unreadable"]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from eventq.cli.facts import attempts_beyond, error_of, job_facts, schedule_of, signature_of, unreadable_facts
+from eventq.cli.facts import attempts_beyond, error_of, job_facts, signature_of, unreadable_facts
 from eventq.cli.opening import Place, open_queue
 from eventq.cli.runtime import run_async, say
 from eventq.cli.tables import STYLES, Column, Styled, local_time, print_json_line, print_table
 from eventq.cli.text import age, number, shorten
 from eventq.commands.events import server_time
 from eventq.commands.read import count_jobs, get_jobs, is_paused
+from eventq.ids import schedule_of
 from eventq.operations.reading import ids_of
 from eventq.records import StoredJob, UnreadableRecord
 from eventq.states import JobState

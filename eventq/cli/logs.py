@@ -49,8 +49,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a traceback follows on lines of its own."""
-        line = f"{_time(record)} {record.levelname} {record.name} {plain(record.getMessage())}"
-        return "\n".join([line, *(plain(each) for each in _traceback(self, record).splitlines())])
+        line = f"{_time(record)} {record.levelname} {plain(record.name)} {plain(record.getMessage())}"
+        # Set in: what an exception says must not pass for a record of its own.
+        return "\n".join([line, *(f"  {plain(each)}" for each in _traceback(self, record).splitlines())])
 
 
 class JsonFormatter(logging.Formatter):

@@ -11,7 +11,7 @@ from eventq.cli.tables import Column, Styled, print_json_line, print_table
 from eventq.cli.text import number
 from eventq.commands.inspect import list_queues
 from eventq.commands.read import count_jobs, is_paused
-from eventq.errors import ConfigurationError, LayoutMismatch
+from eventq.errors import EventqError, QueueUnavailable
 from eventq.keys import QueueKeys
 from eventq.states import JobState
 
@@ -82,6 +82,8 @@ async def _read_one(runner: AsyncRunner, name: str, tag: str, prefix: str) -> Qu
         keys = QueueKeys(name, prefix=prefix, tag=tag)
         counts = await runner.run(count_jobs(keys))
         return QueueFacts(name, tag, await runner.run_verb(is_paused(keys)), counts)
-    except (ConfigurationError, LayoutMismatch) as error:  # one that is not readable keeps nobody from seeing the others
+    except QueueUnavailable:
+        raise
+    except EventqError as error:  # one that is not readable keeps nobody from seeing the others
         say(f"queue {name!r} is left out: {error}")
         return None

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from eventq.cli.text import plain
+from eventq.limits import LAST_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -109,13 +110,18 @@ def iso(ms: int) -> str | None:
     """Return a time for programs; None for none (0)."""
     if not ms:
         return None
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _moment(ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def local_time(ms: int) -> str:
     """Return a time for people, in their zone, which is named."""
-    at = datetime.fromtimestamp(ms / 1000).astimezone()
+    at = _moment(ms).astimezone()
     return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} {at:%Z}"
+
+
+def _moment(ms: int) -> datetime:
+    # What is damaged may be later than any calendar goes.
+    return datetime.fromtimestamp(min(max(ms, 0), LAST_MS) / 1000, UTC)
 
 
 def _text(cell: Cell) -> str:

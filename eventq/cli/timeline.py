@@ -13,6 +13,7 @@ from eventq.cli.text import quoted, seconds, shorten
 from eventq.commands.events import entries_before
 from eventq.commands.inspect import stream_length
 from eventq.events import AddedEvent, Event, JobEvent, RemovedEvent, UnreadableEntry, parse_entry
+from eventq.records import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,8 +88,7 @@ def _is_of(event: Event, job_id: str) -> bool:
 
 
 def _ms(entry: Entry) -> int:
-    text = entry.fields.get("ms", "")
-    return int(text) if text.isascii() and text.isdecimal() else 0
+    return whole(entry.fields.get("ms", "")) or 0
 
 
 def timeline_rows(events: list[Event]) -> list[list[Cell]]:

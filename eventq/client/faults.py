@@ -67,6 +67,7 @@ _REASONS: Final = {
     "WRONGPASS": "Redis refuses the credentials",
     "CERTIFICATE": "the server's certificate is not accepted (ssl_ca_certs= in the URL names whose signature is)",
     "TLSVERSION": "the server speaks no TLS that is new enough (1.2, or what ssl_min_version= in the URL says)",
+    "WRONGTYPE": "a key of the queue holds another type than eventq puts there; `eventq doctor` names it",
     "MISCONF": "Redis cannot save to disk and refuses writes",
 }
 

@@ -16,7 +16,7 @@ from eventq.client.opening import open_async
 from eventq.client.recovery import LONGEST_PAUSE, Recovery
 from eventq.client.wire import pack
 from eventq.commands.core import Command
-from eventq.errors import ConfigurationError, QueueUnavailable
+from eventq.errors import ConfigurationError, QueueUnavailable, ServerRefused
 from eventq.ids import random_text
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class AsyncRunner:
         began = monotonic()
         async with self._lock:
             reply = await self._persist(str(verb.words[0]), list(verb.words), timeout=self._timeout + block, began=began)
-        return verb.parse(reply)
+        return verb.read(reply)
 
     async def perform(self, steps: Steps[R]) -> R:
         """Send the calls of an operation, one after the other; return what it comes to. Raises what a call or a check raises."""
@@ -196,6 +196,10 @@ class AsyncRunner:
             return recovery.after(fault, is_closed=self._is_closed)
         except QueueUnavailable:
             self._fault = fault
+            raise
+        except ServerRefused as refused:
+            if refused.code == "WRONGTYPE":  # of a new writer's first call every key is looked at, before it writes
+                self._writer, self._number = random_text(WRITER_LENGTH), 0
             raise
 
     async def _exchange(self, connection: AsyncConnection, words: list[str | int], timeout: float) -> Any:

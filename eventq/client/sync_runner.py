@@ -18,7 +18,7 @@ from eventq.client.recovery import LONGEST_PAUSE, Recovery
 from eventq.client.runner import WRITER_LENGTH
 from eventq.client.wire import hang_up, pack
 from eventq.commands.core import Command
-from eventq.errors import ConfigurationError, QueueUnavailable
+from eventq.errors import ConfigurationError, QueueUnavailable, ServerRefused
 from eventq.ids import random_text
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class SyncRunner:
         until = min(until, monotonic() + self._patience)
         with self._lock:
             self._own()
-            return verb.parse(self._persist(str(verb.words[0]), verb.words, None, until, block))
+            return verb.read(self._persist(str(verb.words[0]), verb.words, None, until, block))
 
     def perform(self, steps: Steps[R], *, until: float = inf) -> R:
         """Send the calls of an operation, one after the other; return what it comes to. Raises what a call or a check raises."""
@@ -152,6 +152,10 @@ class SyncRunner:
             return recovery.after(fault, is_closed=self._is_closed)
         except QueueUnavailable:
             self._fault = fault
+            raise
+        except ServerRefused as refused:
+            if refused.code == "WRONGTYPE":  # of a new writer's first call every key is looked at, before it writes
+                self._writer, self._number = random_text(WRITER_LENGTH), 0
             raise
         finally:
             if recovery.drop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from eventq.errors import LayoutMismatch, ScriptError
+from eventq.errors import ConfigurationError, InvalidJob, LayoutMismatch, ScriptError, ServerRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -38,17 +38,24 @@ class Command(Generic[R]):
         return head
 
     def read(self, reply: list[Any]) -> R:
-        """Return the parsed reply. Raises LayoutMismatch or ScriptError."""
-        if reply:
+        """Return the parsed reply. Raises LayoutMismatch, ServerRefused, ScriptError, or what the parser says of a record."""
+        if isinstance(reply, list) and reply:
             if reply[0] == "OK":
-                return self.parse(reply)
+                return _parsed(f"script {self.script.name}", self.parse, reply)
+            said = " ".join(map(str, reply[1:]))
             if reply[0] == "LAYOUT":
                 raise LayoutMismatch(
-                    f"{self.keys[0]} says layout {reply[1]}, this version of eventq knows layout 1: upgrade eventq; "
+                    f"{self.keys[0]} says layout {said}, this version of eventq knows layout 1: upgrade eventq; "
                     "nothing was changed"
                 )
+            if reply[0] == "DAMAGED":
+                raise ServerRefused(
+                    f"{said}: a key of another type than eventq puts there, so somebody else wrote it: rename or delete it; "
+                    "nothing was changed",
+                    "WRONGTYPE",
+                )
             if reply[0] == "STALE":
-                raise ScriptError(f"script {self.script.name}: a later call of this writer ({reply[1]}) has run already")
+                raise ScriptError(f"script {self.script.name}: a later call of this writer ({said}) has run already")
         raise ScriptError(f"script {self.script.name} answered {repr(reply)[:200]}")
 
     def __repr__(self) -> str:
@@ -61,6 +68,23 @@ class Verb(Generic[R]):
 
     words: tuple[str | int, ...]
     parse: Callable[[Any], R]
+
+    def read(self, reply: Any) -> R:
+        """Return the parsed reply. Raises ScriptError, or what the parser says of a damaged record."""
+        return _parsed(str(self.words[0]), self.parse, reply)
+
+
+#: What a parser stumbles over in a reply that is none of ours: one made of damaged data, or of a server that is no Redis.
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def _parsed(what: str, parse: Callable[[Any], R], reply: Any) -> R:
+    try:
+        return parse(reply)
+    except (ConfigurationError, InvalidJob):
+        raise
+    except _UNREADABLE as error:
+        raise ScriptError(f"{what} answered {repr(reply)[:200]}, which is not understood: {error!r}"[:1000]) from error
 
 
 #: Several calls that make one operation: yields each command and is sent its parsed reply. Any runner performs it.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from eventq.commands.core import Command, Verb
+from eventq.records import whole
 from eventq.scripts import load_script
 
 if TYPE_CHECKING:
@@ -64,7 +66,18 @@ def hold_consumer(
 
 
 def _parse_hold(reply: list[Any]) -> Hold:
-    return Hold(reply[1] == "held", Position.parse(reply[2]), reply[3], reply[4], int(reply[5]))
+    return Hold(reply[1] == "held", _stored_position(reply[2]), reply[3], reply[4], int(reply[5]))
+
+
+def _stored_position(text: str) -> Position:
+    """Return a reader's place; the beginning where it is damaged: better twice than not at all."""
+    try:
+        position = Position.parse(text)
+        if max(position.seq, *map(int, position.entry_id.split("-"))) >= 2**63:
+            raise ValueError(text)
+    except ValueError:
+        return Position()
+    return position
 
 
 def report_events(keys: QueueKeys, kind: str, events: Sequence[str]) -> Command[int]:
@@ -119,7 +132,13 @@ def server_time() -> Verb[int]:
 
 def stream_state(keys: QueueKeys) -> Verb[tuple[str, int]]:
     """Read the queue's epoch and the seq of its last event."""
-    return Verb(("HMGET", keys["meta"], "epoch", "seq"), lambda reply: (reply[0] or "", int(reply[1] or 0)))
+    return Verb(("HMGET", keys["meta"], "epoch", "seq"), _parse_state)
+
+
+def _parse_state(reply: list[str | None]) -> tuple[str, int]:
+    epoch, seq = reply
+    # As hold_consumer says them: one word, and a number that is none begins anew.
+    return re.sub(r"\s", "_", epoch or "", flags=re.ASCII), whole(seq or "") or 0
 
 
 def _entries(reply: list[Any]) -> list[Entry]:

@@ -94,7 +94,10 @@ def job_logs(keys: QueueKeys, job_id: str) -> Verb[list[str]]:
 
 def _parse_logs(reply: str | None) -> list[str]:
     # The first line says how many there ever were.
-    return [_decode_line(line) for line in reply.split("\n")[1:]] if reply else []
+    try:
+        return [_decode_line(line) for line in reply.split("\n")[1:]] if reply else []
+    except ValueError as error:
+        raise UnreadableRecord(f"the stored log is unreadable: {error}") from error
 
 
 def is_paused(keys: QueueKeys) -> Verb[bool]:

@@ -8,6 +8,7 @@ import msgspec
 
 from eventq.commands.core import Command
 from eventq.commands.read import COUNTED
+from eventq.records import check_numbers, whole
 from eventq.scripts import load_script
 from eventq.states import JobState
 
@@ -116,17 +117,21 @@ def _parse_state(reply: list[Any]) -> QueueState:
         {state: ms for state, ms in ages.items() if ms >= 0},
         [state for _, state in live],
         [ScheduleState(*map(_known, each)) for each in zip(*[iter(schedules)] * 3, strict=True)],
-        {field: int(number) for field, number in zip(totals[::2], totals[1::2], strict=True)},
+        {field: n for field, text in zip(totals[::2], totals[1::2], strict=True) if (n := whole(text)) is not None},
         busy,
     )
+
+
+_decode_facts: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def _worker(name: str, record: str) -> tuple[int, WorkerState] | None:
     """Return when its time ends and the worker; None for a record of another kind."""
     try:
         _, ends, seen, _, slots, busy, oldest, clock, facts = record.split(" ", 8)
-        state = WorkerState(name, int(seen), int(slots), int(busy), int(oldest), int(clock), msgspec.json.decode(facts))
-    except ValueError:  # msgspec.DecodeError is one
+        state = WorkerState(name, int(seen), int(slots), int(busy), int(oldest), int(clock), _decode_facts(facts))
+        check_numbers(int(ends), state.seen_ms, state.slots, state.busy, state.oldest_ms, state.clock_ms)
+    except (ValueError, RecursionError):
         return None
     return int(ends), state
 

@@ -16,6 +16,7 @@ local record = redis.call('HEXISTS', jobs_key, id) == 1
 if not record then verdict = 'm' elseif not is_held(id, ARGV[4], '') then verdict = 's' end
 if verdict == 'u' then
   local ever, lines = string.match(redis.call('HGET', logs_key, id) or '0', '^(%d+)(.*)$')
+  if not ever or #ever > 15 then ever, lines = '0', '' end -- damaged
   lines = lines .. '\n' .. ARGV[5]
   local _, kept = string.gsub(lines, '\n', '')
   while kept > tonumber(ARGV[6]) or #lines > tonumber(ARGV[7]) and kept > 1 do

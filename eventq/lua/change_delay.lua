@@ -22,7 +22,7 @@ if verdict == 'u' then
   local run = read_run(redis.call('HGET', runs_key, id) or '') or {state = 'delayed', token = '-', finished = 0, started = 0,
     starts = 0, fails = 0, stalls = 0, releases = 0, place = '-', worker = '-'}
   run.ready = string.format('%.0f', due)
-  local name = string.match(record, '^1\t%d+\t%d*\t%d*\t%a*\t([^\t\n]*)') or '__other__'
+  local name = string.match(record, '^1\t%d+\t%d*\t%d*\t%a*\t([%w._:/ -]+)\t') or '__other__'
   emit('delayed', {'{"job_id":"' .. id .. '","name":"' .. name .. '","state":"delayed","previous":"delayed","due_ms":'
     .. run.ready .. '}'})
   redis.call('HSET', runs_key, id, write_run(run))

@@ -17,7 +17,7 @@ local wait_key, prioritized_key, delayed_key, events_key, marker_key = KEYS[6], 
 if replayed then return {'OK', replayed} end
 local id, priority, lifo, verdict = ARGV[3], ARGV[4], ARGV[5] == '1', 'u'
 local record = redis.call('HGET', jobs_key, id)
-local head, before, flags, rest = string.match(record or '', '^(1\t%d+\t%d*\t)(%d*)\t(%a*)(\t.*)$')
+local head, before, flags, rest = string.match(record or '', '^(1\t%d+\t%d*\t)(%d*)\t(%a*)(\t[%w._:/ -]+\t.*)$')
 local previous, run_text = is_held(id, '', record)
 if not head then
   verdict = 'm'
@@ -42,7 +42,7 @@ else
   end
   if in_line and moves then
     -- What stands in `wait` becomes a hole: O(1).
-    if previous == 'waiting' then redis.call('HINCRBY', meta_key, 'holes', 1) else redis.call('ZREM', prioritized_key, id) end
+    if previous == 'waiting' then add_to(meta_key, 'holes', 1) else redis.call('ZREM', prioritized_key, id) end
     line_up(id, place, lifo and 'head' or 'tail')
     wake(1)
   end

@@ -17,7 +17,7 @@ elseif lines then
   local starts = {}
   for at in string.gmatch(lines, '()\n') do starts[#starts + 1] = at end
   if #starts > keep then
-    redis.call('HSET', logs_key, id, string.match(lines, '^%d+') .. string.sub(lines, starts[#starts - keep + 1]))
+    redis.call('HSET', logs_key, id, (string.match(lines, '^%d+') or '0') .. string.sub(lines, starts[#starts - keep + 1]))
   end
 end
 close_call(verdict)

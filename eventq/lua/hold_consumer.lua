@@ -11,11 +11,14 @@ local meta_key, calls_key, timers_key, consumers_key = KEYS[1], KEYS[2], KEYS[3]
 -- include: clock
 -- include: call
 local name, holder, hold = ARGV[3], ARGV[4], tonumber(ARGV[5])
-local epoch = redis.call('HGET', meta_key, 'epoch') or ''
+-- As readers say it: one word.
+local epoch = string.gsub(redis.call('HGET', meta_key, 'epoch') or '', '%s', '_')
 local current, ends, saved, position, state = '', '0', '0', '- 0-0 0', ''
 local text = redis.call('HGET', consumers_key, name)
 if text then
-  current, ends, saved, position, state = string.match(text, '^(%S+) (%d+) (%d+) (%S+ %S+ %d+) (.*)$')
+  current, ends, saved, position, state = string.match(text, '^(%S+) (%d+) (%d+) (%S+ %d+%-%d+ %d+) (.*)$')
+  -- One that is damaged begins anew: better that events come twice than not at all.
+  if not current then current, ends, saved, position, state = '', '0', '0', '- 0-0 0', '' end
 end
 -- Whoever had the name meanwhile knows better, even if nobody has it now: a save by a former holder changes nothing.
 if current ~= holder and (tonumber(ends) > now or text and ARGV[6] ~= '') then

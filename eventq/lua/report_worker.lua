@@ -20,7 +20,7 @@ local stands, counted = string.match(text or '', '^(%S+) %d+ %d+ (%d+) ')
 counted = stands == incarnation and tonumber(counted) or tonumber(ARGV[7])
 -- What a thread reads of a loop that goes on may be a little less than before.
 if busy > counted then
-  redis.call('HINCRBY', meta_key, 'busy_ms', busy - counted)
+  add_to(meta_key, 'busy_ms', busy - counted)
 else
   busy = counted
 end

@@ -25,7 +25,7 @@ for index, id in ipairs(ids) do
   elseif not run or run.state ~= ARGV[3] or seen[id] then
     verdicts[index] = 's'
   else
-    local name = string.match(records[index], '^1\t%d+\t%d*\t%d*\t%a*\t([^\t\n]*)') or '__other__'
+    local name = string.match(records[index], '^1\t%d+\t%d*\t%d*\t%a*\t([%w._:/ -]+)\t') or '__other__'
     verdicts[index], seen[id] = 'r', true
     run.state = run.place ~= '-' and 'prioritized' or 'waiting'
     run.finished, run.ready = 0, now

@@ -14,6 +14,9 @@ local failed_key, totals_key, events_key, marker_key = KEYS[14], KEYS[15], KEYS[
 local slots_key = KEYS[18]
 -- include: clock
 -- include: call
+if call_record then
+  -- include: types
+end
 -- include: emit
 -- include: count
 -- include: runs

@@ -14,7 +14,7 @@ if replayed then return {'OK', replayed} end
 local id, apart, verdict = ARGV[3], ARGV[6], 'u'
 local record = redis.call('HGET', jobs_key, id)
 local head, flags, rest, name, spec
-if record then head, flags, rest, spec = string.match(record, '^(1\t%d+\t%d*\t%d*\t)(%a*)(\t[^\n]*)\n([^\n]*)\n') end
+if record then head, flags, rest, spec = string.match(record, '^(1\t%d+\t%d*\t%d*\t)(%a*)(\t[%w._:/ -]+\t[^\n]*)\n([^\n]*)\n') end
 local state = is_held(id, ARGV[4], record)
 if not head then verdict = 'm' elseif not state then verdict = 's' end
 if verdict == 'u' then

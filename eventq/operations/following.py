@@ -9,6 +9,7 @@ import msgspec
 
 from eventq.commands.events import Entry, Position, entry_after, first_entry, last_entry, stream_state
 from eventq.events import ObliteratedEvent
+from eventq.records import whole
 
 if TYPE_CHECKING:
     from eventq.commands.core import Steps
@@ -191,8 +192,7 @@ def end_of(entry: Entry) -> int | None:
 
 def number(entry: Entry, field: str) -> int | None:
     """Return a field's number; None in an entry that is none of ours."""
-    text = entry.fields.get(field, "")
-    return int(text) if text.isdecimal() and len(text) <= 16 else None
+    return whole(entry.fields.get(field, ""))
 
 
 def _order(entry_id: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from eventq.keys import check_job_name, check_queue_name
 from eventq.limits import CALL_JOBS, MAX_SCHEDULES
 from eventq.options import JobOptions
 from eventq.records import UnreadableRecord
-from eventq.schedule import Schedule, Standing, StoredSchedule, definition_text, moment, schedule_of
+from eventq.schedule import MAX_LATE_RUNS, Schedule, Standing, StoredSchedule, definition_text, moment, schedule_of
 from eventq.signing import is_signed, without_keys
 from eventq.slots import Definition, due_slots, next_slots
 from eventq.spans import facts_of
@@ -35,7 +35,6 @@ DataT = TypeVar("DataT")
 #: Others that were quicker before a change gives up.
 _TRIES: Final = 1000
 MAX_NEXT_RUNS: Final = 1_000
-MAX_LATE_RUNS: Final = 1_000
 _MAX_LIMIT: Final = 2**53
 
 

@@ -7,19 +7,20 @@ from typing import Any, Final
 import msgspec
 
 from eventq.spans import TraceFacts
+from eventq_opentelemetry.saved import Number
 
 
 class Said(msgspec.Struct, frozen=True, gc=False):
     """What a processor said of its span. Offsets of events are ns from the start of the run."""
 
     attributes: dict[str, Any] = {}
-    events: tuple[tuple[str, int, dict[str, Any]], ...] = ()
+    events: tuple[tuple[str, Number, dict[str, Any]], ...] = ()
     links: tuple[tuple[str, str, dict[str, Any]], ...] = ()
     name: str = ""
     status: str = ""
     description: str = ""
     stacktrace: str = ""
-    dropped: int = 0
+    dropped: Number = 0
 
 
 class Error(msgspec.Struct, frozen=True, gc=False):
@@ -38,21 +39,21 @@ class Facts(TraceFacts, frozen=True):
 
     job_id: str = ""
     name: str = ""
-    attempt: int = 0
+    attempt: Number = 0
     worker: str = ""
-    waited_ms: int = 0
-    ran_ms: int = 0
-    added_ms: int = 0
-    total_ms: int = 0
-    due_ms: int = 0
+    waited_ms: Number = 0
+    ran_ms: Number = 0
+    added_ms: Number = 0
+    total_ms: Number = 0
+    due_ms: Number = 0
     state: str = ""
     previous: str = ""
-    priority: int = 0
+    priority: Number = 0
     schedule: str = ""
-    slot_ms: int = 0
+    slot_ms: Number = 0
     reason: str = ""
     exhausted: bool = False
-    stalls: int = 0
+    stalls: Number = 0
     error: Error = NO_ERROR
     progress: Any = None
     span: Said = NOTHING_SAID
@@ -65,11 +66,17 @@ _decode_loosely: Final = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
 def facts_of(text: str) -> list[Facts]:
-    """Return the facts of an entry's events. What does not fit, such as a span that somebody else wrote, is left out."""
+    """Return the facts of an entry's events. What does not fit, such as a span that somebody else wrote, is left out.
+
+    Raises ValueError for what is no list of objects.
+    """
     try:
-        return _decode(text)
-    except msgspec.ValidationError:
-        return [_fitting(each) for each in _decode_loosely(text)]
+        try:
+            return _decode(text)
+        except msgspec.ValidationError:
+            return [_fitting(each) for each in _decode_loosely(text)]
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _fitting(facts: dict[str, Any]) -> Facts:

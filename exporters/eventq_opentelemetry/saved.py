@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -16,25 +16,31 @@ WORKERS: Final = 2_000
 BULKS: Final = 1_000
 
 
+#: A number that OTLP can carry, and an id as it is saved.
+Number = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+TraceId = Annotated[str, msgspec.Meta(pattern="^(?!0{32})[0-9a-f]{32}$")]
+SpanId = Annotated[str, msgspec.Meta(pattern="^(?!0{16})[0-9a-f]{16}$")]
+
+
 class OpenRun(msgspec.Struct, array_like=True, gc=False):
     """A run that is going on. progress: (ms, number) of what was reported. is_doubtful: its end may be among lost events."""
 
-    fence: int
-    started_ms: int
-    attempt: int
+    fence: Number
+    started_ms: Number
+    attempt: Number
     worker: str
     name: str
-    added_ms: int
-    waited_ms: int
-    progress: list[tuple[int, float]] = []
+    added_ms: Number
+    waited_ms: Number
+    progress: list[tuple[Number, float]] = []
     is_doubtful: bool = False
 
 
 class PreviousRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The last run of a job that will run again: ids in hex."""
 
-    trace_id: str
-    span_id: str
+    trace_id: TraceId
+    span_id: SpanId
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -95,7 +101,7 @@ def memory_of(text: str) -> Memory | None:
         memory = _decode(text)
         if memory.version != 1:
             raise ValueError(f"version {memory.version}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         log.error("what was saved cannot be read and is begun anew: %s", error)
         return None
     return memory

@@ -280,8 +280,8 @@ class StreamTracer(Opened):
 
 
 def _server_of(where: str) -> tuple[str, int] | None:
-    parts = urlsplit(where)
     try:
+        parts = urlsplit(where)
         return (parts.hostname, parts.port or 6379) if parts.scheme in ("redis", "rediss") and parts.hostname else None
     except ValueError:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from eventq import EventBatch, WorkerState
     from eventq.events import LostEvent
+
+log: Final = logging.getLogger("eventq.tracer")
 
 #: How a run ends, by the kind of its last event.
 _OUTCOMES: Final = {
@@ -119,7 +122,12 @@ class Trail:
         outcome, handler = _OUTCOMES.get(batch.kind), self._handlers.get(batch.kind)
         if outcome is None and handler is None and batch.kind != "added":
             return
-        facts = facts_of(batch.facts)
+        try:
+            facts = facts_of(batch.facts)
+        except ValueError as error:
+            log.warning("queue %s: %d %s events cannot be read: %s", self._queue, batch.count, batch.kind, type(error).__name__)
+            self._doubt()
+            return
         if batch.kind == "added":
             self._added(facts[batch.skip :], batch.ms)
         for index in range(batch.skip, len(facts)):
@@ -136,8 +144,11 @@ class Trail:
         for job_id, run in list(self.memory.runs.items()):
             if event.reason == "rollback" and run.fence > event.seq:
                 self._incomplete(job_id, run.started_ms)
-            else:
-                run.is_doubtful = True
+        self._doubt()
+
+    def _doubt(self) -> None:
+        for run in self.memory.runs.values():
+            run.is_doubtful = True
 
     # -- jobs
 

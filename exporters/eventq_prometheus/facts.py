@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 __all__ = ["DECODERS", "Facts"]
+
+
+#: What is added up, and saved: a larger number is none that anybody counted.
+_Number = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 
 
 class Error(msgspec.Struct, frozen=True, gc=False):
@@ -19,14 +23,14 @@ class Facts(msgspec.Struct, gc=False):
     """The facts of every kind of job event. Times in ms."""
 
     name: str = ""
-    attempt: int = 0
+    attempt: _Number = 0
     state: str = ""
     previous: str = ""
-    waited_ms: int = 0
-    ran_ms: int = 0
-    total_ms: int = 0
-    due_ms: int = 0
-    slot_ms: int = 0
+    waited_ms: _Number = 0
+    ran_ms: _Number = 0
+    total_ms: _Number = 0
+    due_ms: _Number = 0
+    slot_ms: _Number = 0
     schedule: str = ""
     traceparent: str = ""
     reason: str = ""
@@ -44,7 +48,7 @@ class Missed(msgspec.Struct, gc=False):
     """Slots of a schedule that nobody could fire."""
 
     schedule_id: str = ""
-    count: int = 0
+    count: _Number = 0
 
 
 class Trouble(msgspec.Struct, gc=False):
@@ -56,7 +60,7 @@ class Trouble(msgspec.Struct, gc=False):
 class Obliterated(msgspec.Struct, gc=False):
     """What the totals of an epoch came to."""
 
-    totals: dict[str, int] = {}
+    totals: dict[str, _Number] = {}
 
 
 _JOBS: Final = msgspec.json.Decoder(list[Facts])

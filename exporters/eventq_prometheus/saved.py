@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -12,8 +12,10 @@ __all__ = ["LAYOUT", "Saved", "parse_saved"]
 
 LAYOUT: Final = 1
 
+#: No count comes near the largest that is saved.
+Count = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 #: What is counted, then by job name.
-Counts = dict[str, dict[str, int]]
+Counts = dict[str, dict[str, Count]]
 
 
 class Saved(msgspec.Struct, omit_defaults=True):
@@ -32,12 +34,12 @@ class Saved(msgspec.Struct, omit_defaults=True):
     offsets: Counts = {}
     more: Counts = {}
     errors: Counts = {}
-    plain: dict[str, int] = {}
-    events: dict[str, int] = {}
-    missed: dict[str, int] = {}
+    plain: dict[str, Count] = {}
+    events: dict[str, Count] = {}
+    missed: dict[str, Count] = {}
     spreads: dict[str, dict[str, Spread]] = {}
-    busy_ms: int = 0
-    busy_offset: int = 0
+    busy_ms: Count = 0
+    busy_offset: Count = 0
     born: set[str] = set()
 
     @property
@@ -54,7 +56,10 @@ def parse_saved(text: str) -> Saved:
     """Return what was saved, a new one for ''. Raises ValueError for what is none of ours, or of a newer exporter."""
     if not text:
         return Saved()
-    saved = _decode(text)
+    try:
+        saved = _decode(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if saved.layout != LAYOUT:
         raise ValueError(f"layout {saved.layout}, this exporter knows {LAYOUT}")
     return saved

@@ -49,7 +49,7 @@ def parse_listen(text: str) -> Address:
     """Return host and port of HOST:PORT, [::1]:PORT or :PORT (every interface). Raises ConfigurationError."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not colon or not port.isascii() or not port.isdecimal() or not 0 <= int(port) <= 65_535:
+    if not colon or not port.isascii() or not port.isdecimal() or len(port) > 5 or int(port) > 65_535:
         raise ConfigurationError(f"--listen {text!r}: must be HOST:PORT, such as {DEFAULT_LISTEN}")
     return Address(host or "0.0.0.0", int(port))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -16,8 +16,8 @@ class Spread(msgspec.Struct):
     `examples`: per bucket the latest value that came with a trace: traceparent, value, ms of its event. Not saved.
     """
 
-    counts: list[int]
-    sum: int = 0
+    counts: list[Annotated[int, msgspec.Meta(ge=0, le=2**62)]]
+    sum: Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)] = 0
 
     @classmethod
     def empty(cls, bounds: tuple[int, ...]) -> Spread:

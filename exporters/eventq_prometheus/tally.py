@@ -103,7 +103,7 @@ class Tally:
         if decoder is not None:
             try:
                 facts = decoder.decode(batch.facts)
-            except ValueError as error:  # msgspec.DecodeError is one
+            except (ValueError, RecursionError) as error:
                 log.warning("queue %s: %d %s events cannot be read: %s", self.queue, new, batch.kind, type(error).__name__)
                 self._plain("undecodable", new)
             else:

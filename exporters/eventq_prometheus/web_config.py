@@ -60,7 +60,7 @@ def read_web_config(path: Path) -> WebConfig:
         told: Any = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"web config {path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise ConfigurationError(f"web config {path}: is no YAML: {' '.join(str(error).split())}") from error
     sections = _mapping(path, "the file", told, {"tls_server_config", "http_server_config", "basic_auth_users"})
     http = _mapping(path, "http_server_config", sections.get("http_server_config"), {"http2", "headers"})

@@ -38,7 +38,7 @@ MUTANTS: Final = (
             (
                 "lua/include/settle.lua",
                 "local prefix, text = 'active ' .. argv[at + 1] .. ' ', current[index]",
-                "local text = current[index]\n    local prefix = match(text or '', '^active %S+ ') or '?'",
+                "local text = current[index]\n  local prefix = match(text or '', '^active %S+ ') or '?'",
             ),
         ),
         quick=True,
@@ -59,7 +59,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "settle takes a run twice in one batch",
-        (("lua/include/settle.lua", "if not text or done[id] or sub(", "if not text or sub("),),
+        (("lua/include/settle.lua", "if not text or done[id] or not rest", "if not text or not rest"),),
     ),
     Mutant(
         "renewal resurrects",
@@ -96,7 +96,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a hole is handed out",
-        (("lua/include/claim.lua", "in_line = string.sub(run, 1, #state + 1) == state .. ' '", "in_line = true"),),
+        (
+            (
+                "lua/include/claim.lua",
+                "in_line = string.sub(run, 1, #state + 1) == state .. ' ' or not match(run, RUN)",
+                "in_line = true",
+            ),
+        ),
     ),
     Mutant(
         "a hole is not dropped",
@@ -110,7 +116,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a removed job leaves no hole to count",
-        (("lua/remove_jobs.lua", "if holes > 0 then redis.call('HINCRBY', meta_key, 'holes', holes) end\n", ""),),
+        (("lua/remove_jobs.lua", "if holes > 0 then add_to(meta_key, 'holes', holes) end\n", ""),),
     ),
     Mutant(
         "claim loses a job's place among its priority",
@@ -201,7 +207,7 @@ MUTANTS: Final = (
         (
             (
                 "lua/include/clean_line.lua",
-                "if #gone ~= popped then redis.call('HINCRBY', meta_key, 'holes', #gone - popped) end\n",
+                "if #gone ~= popped then add_to(meta_key, 'holes', #gone - popped) end\n",
                 "",
             ),
         ),
@@ -239,7 +245,7 @@ MUTANTS: Final = (
         (
             (
                 "lua/change_priority.lua",
-                "if previous == 'waiting' then redis.call('HINCRBY', meta_key, 'holes', 1) else",
+                "if previous == 'waiting' then add_to(meta_key, 'holes', 1) else",
                 "if previous ~= 'waiting' then",
             ),
         ),

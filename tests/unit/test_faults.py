@@ -62,9 +62,17 @@ def test_a_refusal_says_who_refuses_what_and_why(error: Exception, code: str, wo
 
 def test_what_nobody_expects_is_a_bug_of_ours() -> None:
     """Any other reply is a ScriptError with the whole text."""
-    ours = refusal(redis_errors.ResponseError("WRONGTYPE Operation against a key"), "script add_jobs")
+    ours = refusal(redis_errors.ResponseError("ERR Number of keys can't be negative"), "script add_jobs")
     assert isinstance(ours, ScriptError)
-    assert "WRONGTYPE" in str(ours)
+    assert "Number of keys" in str(ours)
+
+
+def test_a_key_of_another_type_is_no_bug_of_ours() -> None:
+    """Somebody else wrote it; the doctor knows which it is."""
+    ours = refusal(redis_errors.ResponseError("WRONGTYPE Operation against a key"), "script add_jobs")
+    assert isinstance(ours, ServerRefused)
+    assert ours.code == "WRONGTYPE"
+    assert "eventq doctor" in str(ours)
 
 
 def test_a_server_that_is_away_is_named_without_its_password() -> None:

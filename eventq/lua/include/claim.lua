@@ -5,6 +5,8 @@
 -- are passed over, so that one which kills its worker takes no innocent one along into failure.
 -- Needs: now, wanted, lease, worker, emit, totals, meta, reply, left, ids, the columns. Inline and with counters, as settle.
 local CLAIM_BYTES, EXAMINED, KEPT_AT_HEAD = 1048576, 500, 100
+-- Nobody else takes a job whose run cannot be read.
+local RUN = '^[%l_]+ %S+ %d+ %d+ %d+ %d+ %d+ %d+ %d+ %S+ %S'
 local STALLS = '^%S+ %S+ %d+ %d+ %d+ %d+ %d+ (%d+)'
 local match, size, bytes, holes, full, at = string.match, 0, 0, 0, false, #reply
 local max_stalls, may_risk, passed_over = tonumber(ARGV[12]), ARGV[13] == '1', {}
@@ -44,8 +46,9 @@ while not full and size < wanted and not last do
     local id, record, run = entries[index], records[index], runs[index]
     local added, due, priority, flags, name, in_line
     if record and not seen[id] then
-      added, due, priority, flags, name = match(record, '^1\t(%d+)\t(%d*)\t(%d*)\t(%a*)\t([^\t\n]*)')
-      if run then in_line = string.sub(run, 1, #state + 1) == state .. ' '
+      added, due, priority, flags, name = match(record, '^1\t(%d+)\t(%d*)\t(%d*)\t(%a*)\t([%w._:/ -]+)\t')
+      if added and (#added > 15 or #due > 15) then added, flags, name = nil, nil, nil end
+      if run then in_line = string.sub(run, 1, #state + 1) == state .. ' ' or not match(run, RUN)
       else in_line = not added or due == '' and (priority ~= '') == (state == 'prioritized') end
     end
     local is_last_chance = false
@@ -114,4 +117,4 @@ if #head > 0 then redis.call('LPUSH', wait_key, unpack(head)) end
 if #tail_end > 0 then redis.call('RPUSH', wait_key, unpack(tail_end)) end
 -- No fewer than none, where they were miscounted; and Redis takes no -0.
 holes = math.min(holes, tonumber(meta[5]) or 0)
-if holes > 0 then redis.call('HINCRBY', meta_key, 'holes', -holes) end
+if holes > 0 then add_to(meta_key, 'holes', -holes) end

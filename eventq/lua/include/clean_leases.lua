@@ -7,7 +7,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases_key, '-inf', math.min(cut
   local run = read_run(redis.call('HGET', runs_key, id) or '')
   if run and run.state == 'active' then
     local record = redis.call('HGET', jobs_key, id) or ''
-    local name = string.match(record, '^1\t%d+\t%d*\t%d*\t%a*\t([^\t\n]*)') or '__other__'
+    local name = string.match(record, '^1\t%d+\t%d*\t%d*\t%a*\t([%w._:/ -]+)\t') or '__other__'
     gone[#gone + 1] = id
     count('stalled', name, 1)
     stalled[#stalled + 1] = '{"job_id":"' .. id .. '","name":"' .. name .. '","attempt":' .. (run.fails + 1) .. ',"worker":"'

@@ -30,5 +30,5 @@ if #entries > 0 then
   end
 end
 if popped > 0 then redis.call('LPOP', wait_key, popped) end
-if #gone ~= popped then redis.call('HINCRBY', meta_key, 'holes', #gone - popped) end
+if #gone ~= popped then add_to(meta_key, 'holes', #gone - popped) end
 if not ended then next_cursor = string.format('%.0f', at + looked - popped) end

@@ -1,5 +1,6 @@
 -- One outcome of settle that is a failed attempt: another one (retry), or the end (failed, exhausted).
-local starts, fails, stalls, releases, place, by = match(rest, '^(%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
+local starts, fails, stalls, releases, place, by = match(rest, COUNTERS)
+if not tonumber(place) then place = '-' end
 local counters = starts .. ' ' .. (fails + 1) .. ' ' .. stalls .. ' ' .. releases .. ' ' .. place .. ' ' .. by
 local kinds = word == 'retry' and {'retrying'} or word == 'exhausted' and {'failed', 'exhausted'} or {'failed'}
 for _, kind in ipairs(kinds) do

@@ -2,7 +2,7 @@
 -- Needs: runs_key.
 local function is_held(id, token, record)
   local run = redis.call('HGET', runs_key, id)
-  local state, current = string.match(run or '', '^(%S+) (%S+) ')
+  local state, current = string.match(run or '', '^([%l_]+) (%S+) ')
   if token ~= '' and (state ~= 'active' or current ~= token) then return nil end
   if state then return state, run end
   local due, priority = string.match(record or '', '^1\t%d+\t(%d*)\t(%d*)')

@@ -2,7 +2,7 @@
 -- A new place among its priority: priority * 2^32 + a counter, FIFO among equals (as text: 16 digits). The counter leaves room
 -- before the first one, for those that are put there.
 local function new_place(priority)
-  local counter = (redis.call('HINCRBY', meta_key, 'counter', 1) + 1048576) % 4294967296
+  local counter = (add_to(meta_key, 'counter', 1) + 1048576) % 4294967296
   return string.format('%.0f', priority * 4294967296 + counter)
 end
 

@@ -1,5 +1,6 @@
 -- One outcome of settle that is none: its processor wants the job to run later. The start counts as a release.
-local starts, fails, stalls, releases, place, by = match(rest, '^(%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
+local starts, fails, stalls, releases, place, by = match(rest, COUNTERS)
+if not tonumber(place) then place = '-' end
 local due = now + tonumber(extra)
 totals.released = totals.released or {}
 totals.released[name] = (totals.released[name] or 0) + 1

@@ -1,14 +1,15 @@
 -- Moves jobs that are due from `delayed` into line and tells it; `due_in` becomes the ms until the next one.
 -- Needs: now, due_in, emit, line_up, new_place, read_run, write_run, delayed_key, jobs_key, runs_key.
-local HEADER = '^1\t(%d+)\t(%d*)\t(%d*)\t(%a*)\t([^\t\n]*)'
+local HEADER = '^1\t(%d+)\t(%d*)\t(%d*)\t(%a*)\t([%w._:/ -]+)\t'
 -- `since`: from when on they are ready, nil for when they were due. Returns how many.
 local function into_line(ids, since)
   local records, runs = redis.call('HMGET', jobs_key, unpack(ids)), redis.call('HMGET', runs_key, unpack(ids))
   local events, moves, texts = {}, {}, {}
   for index, id in ipairs(ids) do
     local added, due, priority, flags, name = string.match(records[index] or '', HEADER)
+    if added and (#added > 15 or #due > 15) then added = nil end
     if not added then due, priority, flags, name = now_text, '', '', '__other__' end
-    local run = runs[index] and read_run(runs[index]) or {token = '-', finished = 0, ready = due, started = 0,
+    local run = runs[index] and read_run(runs[index]) or {state = '', token = '-', finished = 0, ready = due, started = 0,
       starts = 0, fails = 0, stalls = 0, releases = 0, place = '-', worker = '-'}
     if run.place == '-' and priority ~= '' then run.place = new_place(priority) end
     run.state, run.ready = run.place ~= '-' and 'prioritized' or 'waiting', since or run.ready

@@ -1,12 +1,16 @@
 -- The text in `runs`: state token finished ready started starts fails stalls releases place worker
 -- (times in ms, 0 or - for none). Absent = waiting, never claimed. `place` is the score in `prioritized`.
 -- read_run of a damaged text is nil.
-local RUN = '^(%S+) (%S+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$'
+local RUN = '^([%l_]+) (%S+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ([%d-]+) ([%w._:@-]+)$'
 local function read_run(text)
   local run = {}
   run.state, run.token, run.finished, run.ready, run.started, run.starts, run.fails, run.stalls, run.releases,
     run.place, run.worker = string.match(text, RUN)
-  return run.state and run
+  if not run.state or not (run.place == '-' or tonumber(run.place)) then return nil end
+  for _, field in ipairs({'finished', 'ready', 'started', 'starts', 'fails', 'stalls', 'releases'}) do
+    if #run[field] > 15 then return nil end
+  end
+  return run
 end
 
 local function write_run(run)

@@ -2,6 +2,7 @@
 -- those whose token is no longer the job's, `came_back` to how many came into line. Needs: now, emit, totals, the columns.
 -- Inline and with counters on purpose: a closure, a global name or a table's length for every job costs as much as the rest.
 local argv, match, sub, find, first = ARGV, string.match, string.sub, string.find, 14 + progressed * 4
+local COUNTERS = '^(%d+) (%d+) (%d+) (%d+) ([%d-]+) ([%w._:@-]+)$'
 local settling, done, times, finished, last_fragment, name = {}, {}, {}, {}, nil, nil
 for index = 0, settled - 1 do settling[index + 1] = argv[first + index * 6] end
 local current = redis.call('HMGET', runs_key, unpack(settling))
@@ -11,12 +12,14 @@ local texts, results, refused, recorded, size, ended = {}, {}, {}, {}, 0, 0
 for index = 1, settled do
   local id, at = settling[index], first + (index - 1) * 6
   local prefix, text = 'active ' .. argv[at + 1] .. ' ', current[index]
-  if not text or done[id] or sub(text, 1, #prefix) ~= prefix then
+  local ready, started, rest
+  if text and sub(text, 1, #prefix) == prefix then ready, started, rest = match(text, '^0 (%d+) (%d+) (.*)$', #prefix + 1) end
+  if not rest or argv[at + 2] ~= 'completed' and not match(rest, COUNTERS) then rest = nil end -- damaged: the sweep ends it
+  if not text or done[id] or not rest then
     refused[#refused + 1] = index - 1
   else
     done[id] = true
     local word, fragment, body, extra = argv[at + 2], argv[at + 3], argv[at + 4], argv[at + 5]
-    local ready, started, rest = match(text, '^0 (%d+) (%d+) (.*)$', #prefix + 1)
     -- Fragments of jobs without a trace are mostly alike, those of others never.
     if fragment ~= last_fragment then
       last_fragment, name = fragment, sub(fragment, 9, find(fragment, '"', 9, true) - 1)

@@ -4,17 +4,17 @@
 -- totals_key.
 for kind, counts in pairs(totals) do
   for name, n in pairs(counts) do
-    if redis.call('HINCRBY', totals_key, kind .. ' ' .. name, n) == n then
+    if add_to(totals_key, kind .. ' ' .. name, n) == n then
       local listed
       if kind == 'added' then
         listed = (tonumber(redis.call('HGET', meta_key, 'names')) or 0) < 100
-        if listed then redis.call('HINCRBY', meta_key, 'names', 1) end
+        if listed then add_to(meta_key, 'names', 1) end
       else
         listed = name == '__other__' or redis.call('HEXISTS', totals_key, 'added ' .. name) == 1
       end
       if not listed then
         redis.call('HDEL', totals_key, kind .. ' ' .. name)
-        redis.call('HINCRBY', totals_key, kind .. ' __other__', n)
+        add_to(totals_key, kind .. ' __other__', n)
       end
     end
   end
