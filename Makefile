@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # How many test processes run side by side, and what pytest is told besides.
 WORKERS ?= auto
 PYTEST_ARGS ?=
+SECONDS ?= 60
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 # For every Python and system that eventq supports; no index and no path in what it writes.
@@ -15,7 +16,7 @@ UV := $(VENV)/release/bin/uv pip compile --quiet --native-tls --universal --pyth
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help demo observe test test-full test-cluster chaos chaos-long check docs reference grafana bench \
+.PHONY: help demo observe test test-full test-cluster test-acl chaos chaos-long mutants fuzz check docs reference grafana acl bench \
 	wheel lock locked sbom audit clean
 
 help:  ## Show this list
@@ -49,6 +50,9 @@ chaos-long: $(VENV)/.dev  ## Break everything on purpose, for an hour (JOBS=numb
 		$(PYTEST) -m "" -q -rP $(PYTEST_ARGS) tests/chaos tests/integration/test_fencing.py \
 		--deselect tests/chaos/matrix/test_marathon.py::test_a_marathon || status=$$?; \
 		$(BIN)/python tests/chaos/matrix/report.py && exit $$status
+
+fuzz: $(VENV)/.fuzz  ## Feed hostile bytes to every decoder (SECONDS=60 in all)
+	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 check: $(VENV)/.dev  ## Lint, format, types, layers, house rules
 	$(BIN)/ruff check
@@ -133,4 +137,9 @@ $(VENV)/.release: $(VENV)/.dev
 	@echo 'Installing what releases are made with ...'
 	@$(PYTHON) -m venv --clear --without-pip $(VENV)/release
 	@$(PIP) --python $(VENV)/release/bin/python install --group release
+	@touch $@
+
+# The same with the fuzzer, which is published for some versions of Python on Linux and macOS only.
+$(VENV)/.fuzz: $(VENV)/.dev
+	@$(PIP) install --group fuzz
 	@touch $@
