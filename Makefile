@@ -54,6 +54,9 @@ chaos-long: $(VENV)/.dev  ## Break everything on purpose, for an hour (JOBS=numb
 fuzz: $(VENV)/.fuzz  ## Feed hostile bytes to every decoder (SECONDS=60 in all)
 	$(BIN)/python -m tests.fuzz $(SECONDS)
 
+mutants: $(VENV)/.dev  ## Break eventq in one place at a time; each must be caught (ARGS="words of names")
+	@$(BIN)/python -m tests.model.hunting $(ARGS)
+
 check: $(VENV)/.dev  ## Lint, format, types, layers, house rules
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

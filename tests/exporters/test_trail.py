@@ -68,6 +68,8 @@ def test_what_was_handled_before_is_left_alone() -> None:
     play = Play()
     play.tell("added", {"job_id": "a", "name": "n"}, {"job_id": "b", "name": "n"}, skip=1)
     assert ["b"] == [(span.attributes or {})["messaging.message.id"] for span in play.out.spans]
+    play.tell("completed", done("a"), done("b"), skip=1)
+    assert ["b"] == [run["messaging.message.id"] for run in play.runs]
 
 
 def test_an_end_whose_beginning_is_lost() -> None:

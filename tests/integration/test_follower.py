@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -220,6 +221,28 @@ async def test_a_queue_that_went_back_is_told(make_server: MakeServer, wait_unti
             await queue.add("new")
             await wait_until(lambda: notes.of("q", "added") == 15, timeout=20, description="the new event")
     assert [(event.reason, event.undone, event.count) for event in notes.losses] == [("rollback", 4, 0)]
+
+
+async def test_a_queue_that_went_back_behind_a_connection_is_told(
+    url: str, queue_name: str, redis_client: redis.Redis, wait_until: WaitUntil
+) -> None:
+    """As behind a proxy that hides a failover: nothing is cut and nothing follows, and saving its place tells it all the same."""
+    notes = Notes()
+
+    def heard(number: int) -> bool:
+        return notes.of(queue_name, "added") == number
+
+    async with Queue(queue_name, url=url) as queue, Follower("f", notes, url=url, queues=[queue_name], hold=HOLD):
+        await fill(queue, 3)
+        await wait_until(lambda: notes.of(queue_name, "added") == 3, description="events")
+        for number in (4, 5):  # one by one, so that its connection is an old one
+            await queue.add("n")
+            await wait_until(partial(heard, number), description="the event")
+        entries: Any = redis_client.xrange(queue.context.keys["events"])
+        redis_client.xdel(queue.context.keys["events"], entries[-2][0], entries[-1][0])
+        redis_client.hset(queue.context.keys["meta"], "seq", 3)
+        await wait_until(lambda: notes.losses, timeout=20, description="the loss")
+    assert [(event.reason, event.undone, event.count) for event in notes.losses] == [("rollback", 2, 0)]
 
 
 async def test_it_carries_on_when_redis_is_back(make_server: MakeServer, wait_until: WaitUntil) -> None:

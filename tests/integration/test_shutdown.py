@@ -637,7 +637,9 @@ async def test_max_jobs_is_exact(url: str, queue_name: str, concurrency: int) ->
 # --- pausing and changing ---------------------------------------------------------------------------------------------
 
 
-async def test_a_paused_worker_leaves_jobs_to_others(url: str, queue_name: str, gate: Gate, wait_until: WaitUntil) -> None:
+async def test_a_paused_worker_leaves_jobs_to_others(
+    url: str, queue_name: str, gate: Gate, redis_client: redis.Redis, wait_until: WaitUntil
+) -> None:
     """Pausing waits for what runs; while it lasts nothing is claimed here, and another worker does it all; then it goes on."""
     others: list[int] = []
     async with Queue(queue_name, url=url) as queue, Worker(queue, gate.process, concurrency=2) as worker:
@@ -646,10 +648,11 @@ async def test_a_paused_worker_leaves_jobs_to_others(url: str, queue_name: str, 
         pausing = asyncio.create_task(worker.pause())
         await asyncio.sleep(0)
         assert worker.is_paused and not pausing.done()
+        await queue.add_bulk([NewJob("j", number) for number in range(1, 6)])
         gate.open.set()
         await asyncio.wait_for(pausing, PATIENCE)
         assert 0 == worker.running
-        await queue.add_bulk([NewJob("j", number) for number in range(1, 6)])
+        assert b"1" == redis_client.hget(queue.context.keys["totals"], "starts j"), "nothing was claimed to be given back"
         await asyncio.wait_for(Worker(queue, lambda job: others.append(job.data), burst=True).run(), PATIENCE)
         assert ([0], [1, 2, 3, 4, 5]) == (gate.started, others)
         await queue.add("j", 6)

@@ -66,6 +66,18 @@ def test_a_walk_goes_on_although_what_it_left_is_gone(lab: Lab) -> None:
     assert clean(lab, JobState.PRIORITIZED, cursor=first.cursor).ids == ["old1", "old2"]
 
 
+def test_a_walk_goes_on_right_after_what_it_left(lab: Lab) -> None:
+    """A young job among old ones stays, and the next slice begins with the one behind it."""
+    lab.add(*[new(job_id=name, priority=priority) for name, priority in (("a", 1), ("y", 2), ("old1", 3), ("old2", 3))])
+    lab.advance(HOUR)
+    lab.call(remove_jobs(lab.keys, ["y"]))
+    lab.add(new(job_id="y", priority=2))
+    first = clean(lab, JobState.PRIORITIZED, most=1)
+    second = clean(lab, JobState.PRIORITIZED, most=1, cursor=first.cursor)
+    assert (first.ids, second.ids) == (["a"], ["old1"])
+    assert clean(lab, JobState.PRIORITIZED, cursor=second.cursor).ids == ["old2"]
+
+
 def test_jobs_of_one_score_are_all_looked_at(lab: Lab) -> None:
     """More than a slice of jobs due at the same millisecond, some of them too young, over several calls."""
     due = lab.now() + 10 * HOUR * 1000

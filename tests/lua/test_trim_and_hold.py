@@ -146,6 +146,7 @@ def test_one_process_holds_a_name(lab: Lab) -> None:
     before = lab.column("consumers")
     stood_by = lab.call(hold_consumer(lab.keys, "billing", "second", 10_000, position=Position("epoch", "9-9", 9)), "two")
     assert (stood_by.held, stood_by.position, stood_by.state) == (False, here, '{"a": 1}')
+    assert not lab.call(hold_consumer(lab.keys, "billing", "second", 10_000), "two").held
     assert lab.column("consumers") == before
 
     there = Position("epoch", "6-0", 2)

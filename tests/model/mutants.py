@@ -193,6 +193,7 @@ MUTANTS: Final = (
     Mutant(
         "clean leaves the timer of a job with an age of its own",
         (("lua/clean_jobs.lua", "  if #gone > 0 then redis.call('ZREM', timers_key, unpack(timers)) end\n", ""),),
+        tests=("tests/lua/test_clean.py::test_a_job_of_its_own_age_takes_its_timer_along",),
     ),
     Mutant(
         "clean of the line ignores the cutoff",
@@ -215,14 +216,17 @@ MUTANTS: Final = (
     Mutant(
         "an own id that was added again ends a walk of the line",
         (("lua/include/clean_line.lua", "in_order = not meta[5] or meta[5] == '0'", "in_order = true"),),
+        tests=("tests/lua/test_clean.py::test_an_own_id_that_was_added_again_hides_nothing",),
     ),
     Mutant(
         "a walk of a set passes over one after each slice",
         (("lua/include/clean_set.lua", "redis.call('ZRANK', key, kept) + 1", "redis.call('ZRANK', key, kept) + 2"),),
+        tests=("tests/lua/test_clean.py::test_a_walk_goes_on_right_after_what_it_left",),
     ),
     Mutant(
         "a walk of a set passes over one when the last that stayed has left",
         (("lua/include/clean_set.lua", "'-inf', '(' .. score) end", "'-inf', '(' .. score) + 1 end"),),
+        tests=("tests/lua/test_clean.py::test_a_walk_goes_on_although_what_it_left_is_gone",),
     ),
     Mutant(
         "clean takes running jobs whose lease goes on",
