@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _INCLUDE = re.compile(r"^ *-- include: (\w+)\n", re.MULTILINE)
 _KEYS = re.compile(r"^--.* ?KEYS: ([a-z_ ]+(?:\n--   +[a-z_ ]+)*)$", re.MULTILINE)
+_READS_ONLY = "#!lua flags=no-writes\n"
 _replaced: dict[str, str] = {}
 
 
@@ -27,6 +28,11 @@ class Script:
     text: str
     sha: str
     columns: tuple[str, ...]
+
+    @property
+    def reads_only(self) -> bool:
+        """Whether it says of itself that it changes nothing."""
+        return self.text.startswith(_READS_ONLY)
 
     def keys(self, keys: QueueKeys) -> tuple[str, ...]:
         """Return the KEYS of this script for one queue."""

@@ -206,7 +206,7 @@ def _slow_calls(entries: list[SlowCall] | None, now: int) -> Finding:
 
 def _sha(call: SlowCall) -> str:
     verb, sha = [*call.words, "", ""][:2]
-    return sha if verb.upper() == "EVALSHA" else ""
+    return sha if verb.upper() in ("EVALSHA", "EVALSHA_RO") else ""
 
 
 def _number(info: dict[str, str], name: str) -> float:

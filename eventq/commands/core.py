@@ -29,8 +29,9 @@ class Command(Generic[R]):
     numbered: bool = True
 
     def words(self, writer: str, number: int) -> list[str | int]:
-        """Return the EVALSHA as it is sent."""
-        head: list[str | int] = ["EVALSHA", self.script.sha, len(self.keys), *self.keys]
+        """Return the call as it is sent. What reads is called as reading: so a user who may write nothing can do it."""
+        verb = "EVALSHA" if self.numbered else "EVALSHA_RO"
+        head: list[str | int] = [verb, self.script.sha, len(self.keys), *self.keys]
         if self.numbered:
             head.append(writer)
             head.append(number)

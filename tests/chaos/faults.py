@@ -55,7 +55,7 @@ class Request:
     @property
     def script(self) -> str:
         """The SHA-1 of the script it calls; nothing if it calls none."""
-        return self.words[1].decode() if self.command == "EVALSHA" else ""
+        return self.words[1].decode() if calls_a_script(self) else ""
 
     @property
     def new_name(self) -> str:
@@ -70,8 +70,8 @@ Filter = Callable[[Request], bool]
 
 
 def calls_a_script(request: Request) -> bool:
-    """Filter: every EVALSHA; so not the set-up of a connection, nor what blocks."""
-    return request.command == "EVALSHA"
+    """Filter: every EVALSHA, those that read too; so not the set-up of a connection, nor what blocks."""
+    return request.command in ("EVALSHA", "EVALSHA_RO")
 
 
 def calls(*scripts: str) -> Filter:

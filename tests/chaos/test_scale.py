@@ -105,7 +105,7 @@ class SlowLog:
         entries: Any = self._client.slowlog_get(1_000_000)
         for entry in entries:
             words = entry["command"].decode().split(" ")
-            if words[0] == "EVALSHA" and words[1] in self._names:
+            if words[0] in ("EVALSHA", "EVALSHA_RO") and words[1] in self._names:
                 times[self._names[words[1]], words[3].partition("{")[2].partition("}")[0]].append(entry["duration"] / 1000)
         self._client.slowlog_reset()
         return times
