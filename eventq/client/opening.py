@@ -50,9 +50,9 @@ async def _open_async(server: Server, client_name: str, url: str) -> AsyncConnec
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await connection.connect()
-            for question in _questions(server):
-                await connection.send_packed_command(pack([question]), check_health=False)
-                _answered(server, question, await connection.read_response())
+            if _is_unknown(server):
+                await connection.send_packed_command(pack(["INFO"]), check_health=False)
+                _check(server, await connection.read_response())
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
@@ -92,9 +92,9 @@ def _open_sync(server: Server, client_name: str, timeout: float, url: str) -> Sy
     connection = server.sync_connection(client_name, timeout, url)
     try:
         connection.connect()
-        for question in _questions(server):
-            connection.send_packed_command([pack([question])], check_health=False)
-            _answered(server, question, connection.read_response())
+        if _is_unknown(server):
+            connection.send_packed_command([pack(["INFO"])], check_health=False)
+            _check(server, connection.read_response())
     except BaseException:
         connection.disconnect()
         raise
@@ -111,14 +111,15 @@ def _primary_sync(server: Server, client_name: str, sentinel: str) -> str:
         connection.disconnect()
 
 
-def _questions(server: Server) -> list[str]:
-    return ["INFO"] * (not server.is_checked) + ["ROLE"] * (server.address.kind == "sentinel")
+def _is_unknown(server: Server) -> bool:
+    """Whether the server is to be asked what it is: once, and whoever Sentinels name each time."""
+    return not server.is_checked or server.address.kind == "sentinel"
 
 
-def _answered(server: Server, question: str, answer: Any) -> None:
-    if question == "INFO":
-        server.check(answer)
-    elif answer[0] != "master":
+def _check(server: Server, info: str) -> None:
+    if not server.is_checked:
+        server.check(info)
+    if server.address.kind == "sentinel" and "role:master" not in info.splitlines():
         raise DriverConnectionError("the server that a Sentinel named is not the primary")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from redis import ConnectionPool as SyncPool
 from redis.asyncio import ConnectionPool as AsyncPool
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
 from redis.crc import key_slot
 from redis.retry import Retry as SyncRetry
 
@@ -36,6 +38,8 @@ _KEEPALIVE: Final = {
     for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
     if (option := getattr(socket, name, None)) is not None
 }
+#: What keeps redis-py from telling the server its own name and version: two more commands, and two more permissions.
+_NAMELESS: Final = dict.fromkeys({"driver_info"} & {*signature(AbstractConnection).parameters} or {"lib_name", "lib_version"})
 
 
 class Server:
@@ -172,6 +176,7 @@ def _settings(url: str, client_name: str, connect_timeout: float) -> dict[str, A
         "health_check_interval": 0,
         "client_name": client_name,
         "protocol": 2,
+        **_NAMELESS,
         "encoding": "utf-8",
         # A damaged record must fail one job, not the connection that reads it.
         "encoding_errors": "replace",
