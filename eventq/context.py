@@ -10,13 +10,12 @@ from typing_extensions import TypeVar
 from eventq.client import AsyncRunner, Server
 from eventq.codec import Codec
 from eventq.commands.add import NewRecord
-from eventq.commands.read import register_queue
 from eventq.commands.work import Retention
 from eventq.errors import ConfigurationError, InvalidJob, ServerRefused
 from eventq.ids import new_id, random_text
 from eventq.keys import QueueKeys, check_job_name
 from eventq.limits import Limits
-from eventq.operations import reading
+from eventq.operations import managing, reading
 from eventq.options import KEEP_COMPLETED, KEEP_FAILED, JobOptions, queue_rule, with_baggage
 from eventq.process import service_name
 from eventq.signing import is_signed, signer_of, without_keys
@@ -153,7 +152,7 @@ class QueueContext(BaseContext[DataT, ResultT]):
         self.runner.bind()
         if not self.is_registered:
             try:
-                await self.runner.run_verb(register_queue(self.keys))
+                await self.runner.perform(managing.enlist(self.keys))
                 self.is_registered = True
             except ServerRefused as error:
                 # A server that takes no writes needs its workers: they start, and this is tried again later.

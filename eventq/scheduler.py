@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from eventq.client import AsyncRunner
-from eventq.commands.read import register_queue
 from eventq.commands.upkeep import SweepReply, run_timers, sweep_queue, trim_events
 from eventq.durations import to_ms
 from eventq.errors import ServerRefused
 from eventq.firing import Firing
+from eventq.operations.managing import enlist
 from eventq.queue import queue_of
 from eventq.schedules import Scheduling
 
@@ -166,8 +166,9 @@ class QueueScheduler(Scheduling[Any, Any]):
 
     async def _list_queue(self) -> None:
         """List the queue for discovery again: obliterating takes it off the list, and whoever uses it still does not know."""
-        with contextlib.suppress(ServerRefused):  # it is a list for people: nothing stands still without it
-            await self._runner.run_verb(register_queue(self.context.keys))
+        # It is a list for people: nothing stands still without it, or waits for the permission.
+        with contextlib.suppress(ServerRefused, QueueUnavailable):
+            await self.context.runner.perform(enlist(self.context.keys))
 
     async def _repeat(self, step: Callable[[], Command[bool]]) -> None:
         """Run slices until there is no more; not for ever, since leases are waiting to be swept."""

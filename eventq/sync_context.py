@@ -6,10 +6,9 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from eventq.client import SyncRunner
-from eventq.commands.read import register_queue
 from eventq.context import BaseContext, DataT, ResultT
 from eventq.errors import ServerRefused
-from eventq.operations import reading
+from eventq.operations import managing, reading
 
 if TYPE_CHECKING:
     from eventq.records import StoredJob
@@ -28,7 +27,7 @@ class SyncContext(BaseContext[DataT, ResultT]):
         """List the queue for discovery, once per client (threads that begin together may each do it). Raises once closed."""
         if not self.is_registered:
             try:
-                self.runner.run_verb(register_queue(self.keys))
+                self.runner.perform(managing.enlist(self.keys))
                 self.is_registered = True
             except ServerRefused as error:
                 # As in QueueContext: what such a server still takes is worth trying.

@@ -20,7 +20,7 @@ from eventq.commands.manage import (
     retry_jobs,
     unlist_queue,
 )
-from eventq.commands.read import is_paused, list_finished
+from eventq.commands.read import is_paused, list_finished, register_queue
 from eventq.durations import to_ms
 from eventq.errors import InvalidJob, QueueActive
 from eventq.keys import check_job_id
@@ -128,6 +128,12 @@ def obliterate(keys: QueueKeys, force: bool) -> Steps[int]:
         )
     yield from _unlist(keys)
     return int(count)
+
+
+def enlist(keys: QueueKeys) -> Steps[None]:
+    """List the queue for discovery. What is listed already is only read, so whoever may write nothing can open a queue."""
+    if (yield listed_tag(keys)) != keys.tag:
+        yield register_queue(keys)
 
 
 def _unlist(keys: QueueKeys) -> Steps[None]:
