@@ -19,6 +19,7 @@ class Remedy(Enum):
     RECONNECT = "the connection or its server is no longer right: connect again and send again"
     FOLLOW = "another node of the Cluster holds the queue: connect to it and send again"
     REFUSED = "the server takes no writes for now: tell the caller; what has all the time in the world waits"
+    FORBIDDEN = "the user lacks a permission, nothing was done: tell the caller; what has worked here before waits as above"
     RAISE = "the caller must know"
 
 
@@ -41,8 +42,11 @@ _REMEDIES: Final = {
     "OOM": Remedy.RAISE,
     "NOAUTH": Remedy.RAISE,
     "WRONGPASS": Remedy.RAISE,
-    "NOPERM": Remedy.RAISE,
+    "NOPERM": Remedy.FORBIDDEN,
+    "NOPERM in a script": Remedy.RAISE,  # it stopped half way: not to be done again and again
 }
+#: A script that may not do something ends with an error that has no code; before Valkey, without a word of who may not do what.
+_IN_A_SCRIPT: Final = ("ACL failure in script", "The user executing the script can't ")
 #: redis-py takes the code away and says it with a class; subclasses stand before their parents.
 _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (redis_errors.NoScriptError, "NOSCRIPT"),
@@ -63,6 +67,8 @@ _TOO_OLD: Final = ("TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL")
 _REASONS: Final = {
     "OOM": "Redis is out of memory (maxmemory reached) and takes no more jobs; workers go on",
     "NOPERM": "the Redis user lacks a permission",
+    "NOPERM in a script": "the Redis user lacks a permission for a command inside of the script (ACL LOG says which; "
+    "`eventq acl` prints what each role needs)",
     "NOAUTH": "Redis refuses the credentials",
     "WRONGPASS": "Redis refuses the credentials",
     "CERTIFICATE": "the server's certificate is not accepted (ssl_ca_certs= in the URL names whose signature is)",
@@ -85,6 +91,8 @@ def code_of(error: Exception) -> str:
     for cls, code in _CODES:
         if isinstance(error, cls):
             return code
+    if str(error).removeprefix("ERR ").startswith(_IN_A_SCRIPT):
+        return "NOPERM in a script"
     return str(error).split(" ", 1)[0]
 
 
@@ -101,7 +109,7 @@ def refusal(error: Exception, what: str) -> EventqError:
     """Return our error for a reply that the caller must know about."""
     code = code_of(error)
     if code in _REASONS:
-        return ServerRefused(f"{what}: {_REASONS[code]}: {error}", code)
+        return ServerRefused(f"{what}: {_REASONS[code]}: {error}", code.partition(" ")[0])
     return ScriptError(f"{what}: Redis answered: {error}")
 
 

@@ -23,7 +23,8 @@ class Recovery:
     """One command that did not succeed at once.
 
     what: how errors call it. tried: the node whose connection is in use. patience: seconds until QueueUnavailable, None for no
-    end. longest_pause: seconds between two tries. began: when the call was made (monotonic), if not now.
+    end. longest_pause: seconds between two tries. began: when the call was made (monotonic), if not now. has_worked: whether
+    this runner ever got an answer: who was let in once may be again.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Recovery:
         longest_pause: float,
         tried: str,
         began: float | None = None,
+        has_worked: bool = False,
     ) -> None:
         self._server = server
         self._what = what
@@ -44,6 +46,7 @@ class Recovery:
         self._longest_pause = longest_pause
         self._began = monotonic() if began is None else began
         self._pause = min(_FIRST_PAUSE, longest_pause)
+        self._has_worked = has_worked
         self._has_followed = False
         self._loads = 0
         #: Whether the script must be loaded before the next try.
@@ -87,4 +90,7 @@ class Recovery:
     def _may_wait(self, remedy: Remedy) -> bool:
         if remedy is Remedy.LOAD_SCRIPT:
             return self._is_script
-        return remedy is not Remedy.RAISE and not (remedy is Remedy.REFUSED and self._patience is not None)
+        if remedy is Remedy.FORBIDDEN and not self._has_worked:
+            return False
+        is_refused = remedy in (Remedy.REFUSED, Remedy.FORBIDDEN)
+        return remedy is not Remedy.RAISE and not (is_refused and self._patience is not None)

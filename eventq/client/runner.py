@@ -85,6 +85,8 @@ class AsyncRunner:
         self._node = ""
         #: What the last call came to, when nobody answered it.
         self._fault: Exception | None = None
+        #: Whether a call was ever answered.
+        self._has_worked = False
         #: When (boot time) the last try was sent: what an answer says was true then or later.
         self.sent = 0.0
         #: How often it has connected: a reader looks whether it still talks to the server it knew.
@@ -167,6 +169,7 @@ class AsyncRunner:
             longest_pause=self._longest_pause,
             tried=self._node,
             began=began,
+            has_worked=self._has_worked,
         )
         while True:
             try:
@@ -187,7 +190,7 @@ class AsyncRunner:
                         self._on_fault(fault)
                     await asyncio.sleep(pause)
             else:
-                self._fault = None
+                self._fault, self._has_worked = None, True
                 return reply
 
     def _after(self, fault: Exception, recovery: Recovery) -> float:

@@ -173,12 +173,18 @@ REFUSED: dict[str, tuple[Condition, str]] = {
 SHUT_OUT: dict[str, tuple[str, Condition, str, str]] = {
     "NOAUTH": ("", login("new", ""), "NOAUTH", "Redis refuses the credentials: "),
     "WRONGPASS": ("old", login("new", "old"), "WRONGPASS", "Redis refuses the credentials: "),
-    "NOPERM": ("", permission("-evalsha", given=("+evalsha",)), "NOPERM", "the Redis user lacks a permission: .*evalsha"),
-    "NOPERM on keys": (
+    "NOPERM in a script": (
         "",
-        permission("resetkeys", "~other:*", given=("~*",)),
+        permission("-hmget", given=("+hmget",)),
         "NOPERM",
-        "the Redis user lacks a permission: .*key",
+        "script [a-z_]+: the Redis user lacks a permission for a command inside of the script .ACL LOG says which; ",
+    ),
+}
+FORBIDDEN: dict[str, tuple[Condition, str]] = {
+    "NOPERM": (permission("-evalsha", given=("+evalsha",)), "script add_jobs: the Redis user lacks a permission: .*evalsha"),
+    "NOPERM on keys": (
+        permission("resetkeys", "~other:*", given=("~*",)),
+        "script add_jobs: the Redis user lacks a permission: .*key",
     ),
 }
 #: The tests of Clusters and of rediss:// have them.
@@ -187,7 +193,7 @@ ELSEWHERE = {"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CERTIFICATE", "TLSVERSI
 
 def test_every_code_of_the_table_is_here() -> None:
     """A code that is added to the table is added to these tests, or to those of a Cluster."""
-    here = {*WAITED_FOR, *REFUSED, *SHUT_OUT, "NOSCRIPT", "UNBLOCKED"} - {"NOPERM on keys"}
+    here = {*WAITED_FOR, *REFUSED, *SHUT_OUT, *FORBIDDEN, "NOSCRIPT", "UNBLOCKED"} - {"NOPERM on keys"}
     assert _REMEDIES.keys() == here | ELSEWHERE
 
 
@@ -294,6 +300,30 @@ async def test_who_is_shut_out_is_told_at_once(scene: Scene, make_server: MakeSe
             await (await queue.add("work")).result(SOON)
             await recorder.wait(CompletedEvent, 3)
         assert Counter(job.id for job in scene.held) == Counter(event.job_id for event in recorder.of(StalledEvent))
+
+
+@pytest.mark.parametrize("code", FORBIDDEN)
+async def test_who_loses_a_permission_has_it_back_some_day(
+    scene: Scene, make_server: MakeServer, wait_until: WaitUntil, code: str
+) -> None:
+    """Callers are told at once, and so is a worker that begins: it ends. One that has worked says so, waits, and carries on."""
+    condition, reason = FORBIDDEN[code]
+    async with condition(scene.server, make_server):
+        calls: list[Callable[[], Any]] = [
+            lambda: scene.runner.run(scene.command()),
+            lambda: asyncio.to_thread(scene.sync_runner.run, scene.command()),
+            lambda: scene.queue.add("work"),
+            lambda: by_a_stranger(scene),
+        ]
+        for call in calls:
+            error = await told(call, ServerRefused, reason, most=AT_ONCE)
+            assert isinstance(error, ServerRefused) and error.code == "NOPERM"
+        with pytest.raises(ServerRefused, match="the Redis user lacks a permission"):
+            await asyncio.wait_for(Worker(scene.queue.name, scene.process, url=scene.url).run(), PATIENCE)
+        scene.end("early")
+        await wait_until(lambda: scene.told, description="the worker to be refused")
+    await scene.carries_on()
+    assert all("permission" in message for message in scene.told)
 
 
 async def test_a_worker_does_not_outlive_its_upkeep(scene: Scene, make_server: MakeServer, wait_until: WaitUntil) -> None:

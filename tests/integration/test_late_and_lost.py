@@ -158,7 +158,7 @@ async def test_a_thread_is_not_given_up_on_a_suspicion(make_server: MakeServer, 
 async def test_async_with_raises_what_a_worker_ended_with(
     make_server: MakeServer, queue_name: str, wait_until: WaitUntil
 ) -> None:
-    """A permission that is gone for a moment ends the worker; it says so at once, and `async with` raises it."""
+    """A permission that scripts miss, gone for a moment, ends the worker; it says so at once, and `async with` raises it."""
     server = make_server()
 
     async def process(_: Job[Any]) -> None:
@@ -169,9 +169,9 @@ async def test_async_with_raises_what_a_worker_ended_with(
         worker = Worker(queue_name, process, url=server.url, lease=LEASE)
         with pytest.raises(ServerRefused, match="permission"):
             async with worker:
-                client.execute_command("ACL", "SETUSER", "default", "-evalsha")
+                client.execute_command("ACL", "SETUSER", "default", "-hmget")
                 await wait_until(lambda: not worker.is_running)
-                client.execute_command("ACL", "SETUSER", "default", "+evalsha")
+                client.execute_command("ACL", "SETUSER", "default", "+hmget")
                 assert worker.failure is not None
 
 
