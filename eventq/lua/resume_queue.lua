@@ -14,8 +14,9 @@ if replayed then return {'OK', tonumber(replayed)} end
 local changed = paused
 paused = false
 if changed then
-  emit('resumed', {'{}'})
+  -- Before the event: of all this, HDEL is what a user who only adds may not do, and nothing must be done by half.
   redis.call('HDEL', meta_key, 'paused')
+  emit('resumed', {'{}'})
 end
 wake(4)
 close_call(changed and '1' or '0')
