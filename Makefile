@@ -39,6 +39,9 @@ test-full: $(VENV)/.dev  ## Run all tests, then the core ones on a cluster
 test-cluster: $(VENV)/.dev  ## Run the core's tests on a cluster of three
 	EVENTQ_TEST_SERVER=cluster $(PYTEST) $(PYTEST_ARGS) tests/lua tests/integration
 
+test-acl: $(VENV)/.dev  ## Run the core's tests as a user with no more permissions than the roles have
+	EVENTQ_TEST_ACL=1 $(PYTEST) $(PYTEST_ARGS) tests/lua tests/integration
+
 chaos: $(VENV)/.dev  ## Play the fault matrix, some minutes (SEED=number replays)
 	@rm -rf build/chaos build/chaos.json
 	@$(PYTEST) -m "" -q $(PYTEST_ARGS) tests/chaos/matrix/test_matrix.py; status=$$?; \
@@ -71,6 +74,9 @@ docs: $(VENV)/.dev  ## Build the site into build/docs
 
 reference: $(VENV)/.dev  ## Write docs/reference/ from the code
 	$(BIN)/python tools/make_reference.py
+
+acl: $(VENV)/.dev  ## Write the permissions of each role into acl/ from the code
+	$(BIN)/python tools/make_acl.py
 
 grafana: $(VENV)/.dev  ## Write dashboards and alert rules in grafana/ from the code
 	$(BIN)/python tools/make_grafana.py

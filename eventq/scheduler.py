@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from eventq.client import AsyncRunner
 from eventq.commands.upkeep import SweepReply, run_timers, sweep_queue, trim_events
 from eventq.durations import to_ms
-from eventq.errors import ServerRefused
+from eventq.errors import QueueUnavailable, ServerRefused
 from eventq.firing import Firing
 from eventq.operations.managing import enlist
 from eventq.queue import queue_of

@@ -20,7 +20,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.", show_
 
 def add_managing(app: typer.Typer) -> None:
     """Add them."""
-    for command in (retry, promote, remove, pause, resume, drain, clean, obliterate):
+    for command in (retry, promote, remove, pause, resume, drain, clean, obliterate, acl):
         app.command(rich_help_panel=MANAGING)(command)
 
 
@@ -235,3 +235,20 @@ def obliterate(
 
         place, consent = Place(url=url, prefix=prefix, tag=tag), Consent(yes=yes, dry_run=dry_run)
         raise typer.Exit(carry_out(obliterate_order(queue, force=force), queue, place, consent, as_json=as_json))
+
+
+def acl(
+    roles: Annotated[list[str], typer.Argument(metavar="ROLE...", help="producer, worker, observer or admin; several add up.")],
+    *,
+    prefix: Prefix = "eventq",
+) -> None:
+    """Print the line of users.acl for a Redis user of a role. Reads and changes nothing; put a password in place of `secret`."""
+    with exit_codes():
+        from eventq.cli.runtime import UsageError
+        from eventq.permissions import Role, acl_user
+
+        unknown = [role for role in roles if role not in list(Role)]
+        if unknown:
+            raise UsageError(f"role {unknown[0]!r}: must be one of {', '.join(Role)}")
+        wanted = [Role(role) for role in dict.fromkeys(roles)]
+        print(acl_user(f"{prefix}-{'-'.join(wanted)}", "secret", wanted, prefix))

@@ -1,7 +1,6 @@
 """Runs the blocks of one page, in order, in a folder of the page's own."""
 
 import ast
-import asyncio
 import codeop
 import configparser
 import importlib
@@ -20,7 +19,6 @@ from typing import Any, Self
 
 import redis
 
-from eventq import Queue, Worker
 from eventq.embedded import start_embedded
 from eventq_prometheus.promql import unknown_names
 from eventq_prometheus.rules import recorded_metrics
@@ -250,33 +248,14 @@ def check_text(block: Block, folder: Path) -> None:
 
 
 def _set_on_a_server(block: Block, folder: Path) -> None:
-    """Give a server of its own every setting and user of a configuration file; a user has to be able to work."""
+    """Give a server of its own every setting of a configuration file."""
     server = start_embedded(f"embedded://{folder}/{Path(block.file).stem or 'conf'}")
     client: Any = redis.Redis.from_url(server.url)
     try:
         for line in block.text.splitlines():
             words = shlex.split(line, comments=True)
-            if words[:1] == ["user"]:
-                client.execute_command("ACL", "SETUSER", *words[1:])
-                password = next(word[1:] for word in words if word.startswith(">"))
-                asyncio.run(_work_as(server.url.replace("unix://", f"unix://{words[1]}:{password}@")))
-            elif words:
+            if words:
                 client.config_set(words[0], " ".join(words[1:]))
-        assert client.execute_command("ACL", "LOG") == [], str(block)
     finally:
         client.close()
         server.stop()
-
-
-async def _work_as(url: str) -> None:
-    """Add, run and read a job, manage the queue."""
-    async with Queue("permitted", url=url) as queue:
-        async with Worker(queue, lambda job: job.data):
-            job = await queue.add("echo", 1, delay=0.1)
-            assert await job.result(timeout=10) == 1
-        async with queue.events("reader") as events:
-            assert (await anext(events)).kind in ("added", "worker_started")
-        await queue.pause()
-        await queue.resume()
-        assert len(await queue.clean(0)) == 1
-        await queue.obliterate()
