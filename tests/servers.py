@@ -47,6 +47,15 @@ def wants_cluster() -> bool:
     return os.environ.get("EVENTQ_TEST_SERVER") == "cluster"
 
 
+def permissions() -> list[str]:
+    """Return what the user of EVENTQ_TEST_ACL=1 may do: what the roles of acl/ may, together; nothing where it is not set."""
+    if os.environ.get("EVENTQ_TEST_ACL") != "1":
+        return []
+    files = sorted((Path(__file__).parents[1] / "acl").glob("*.acl"))
+    # Each begins with: user NAME on >PASSWORD resetchannels.
+    return [word for file in files for word in file.read_text().split()[5:]]
+
+
 def find_binary(kind: ServerKind) -> Path | None:
     """Return the server program of this kind, or None where it is not installed."""
     if kind == "redis":
@@ -83,6 +92,7 @@ class TestServer:
         self.directory = Path(tempfile.mkdtemp(prefix="eventq-"))
         self.port = free_port()
         self._binary = binary
+        self._permissions = permissions()
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._has_been_up = False
@@ -99,13 +109,23 @@ class TestServer:
 
     @property
     def url(self) -> str:
-        """Where it is, as a redis:// URL."""
+        """Where it is, as a redis:// URL; with EVENTQ_TEST_ACL=1 as a user who may no more than the roles."""
+        return f"redis://{'eventq:secret@' if self._permissions else ''}127.0.0.1:{self.port}/0"
+
+    @property
+    def free_url(self) -> str:
+        """The same for a user who may do everything."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def user(self) -> str:
+        """Whose URL that is."""
+        return "eventq" if self._permissions else "default"
 
     @property
     def unix_url(self) -> str:
         """Where it is, as a unix:// URL."""
-        return f"unix://{self.socket_path}?db=0"
+        return f"unix://{'eventq:secret@' if self._permissions else ''}{self.socket_path}?db=0"
 
     @property
     def socket_path(self) -> Path:
@@ -206,7 +226,8 @@ class TestServer:
     def _command(self) -> list[str | Path]:
         options = self._options()
         defaults = [part for name, value in options.items() if name not in self.args for part in (name, value)]
-        return [self._binary, *defaults, *self.args]
+        users = ["--user", "eventq", "on", ">secret", *self._permissions] if self._permissions else []
+        return [self._binary, *defaults, *users, *self.args]
 
     def _options(self) -> dict[str, str]:
         return {

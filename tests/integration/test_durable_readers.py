@@ -488,17 +488,18 @@ async def test_the_keeper_survives_a_server_that_refuses(
 ) -> None:
     """A save that fails is tried again: a reader does not go on for ever without its name and position."""
     server = make_server()
+    client: Any
     with redis.Redis(port=server.port) as client:
         async with Queue(queue_name, url=server.url) as queue:
             await add_together(queue, 20)
             async with queue.events("billing") as stream:
                 await take(stream, 11)
-                client.acl_setuser("default", enabled=True, commands=["-evalsha"])
+                client.execute_command("ACL", "SETUSER", server.user, "clearselectors", "-evalsha")
                 with pytest.raises(ServerRefused):
                     await queue.add("n")
                 await wait_until(lambda: "saved nothing" in caplog.text, description="a refused save")
                 assert [event.seq for event in await take(stream, 5)] == [12, 13, 14, 15, 16]
-                client.acl_setuser("default", enabled=True, commands=["+evalsha"])
+                client.execute_command("ACL", "SETUSER", server.user, "+evalsha")
                 await wait_until(lambda: saved(client, queue, "billing").seq == 15, description="the next save")
 
 

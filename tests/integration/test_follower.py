@@ -274,7 +274,7 @@ async def test_a_queue_that_is_not_there_is_waited_for(
             await wait_until(lambda: notes.of(queue_name, "added") == 2, description="the queue that came")
             assert follower.missing == frozenset()
     assert [record.message for record in caplog.records if "waiting for it" in record.message] == [
-        f"there is no queue {queue_name!r} on {url} yet: waiting for it"
+        f"there is no queue {queue_name!r} on {follower.where} yet: waiting for it"
     ]
 
 

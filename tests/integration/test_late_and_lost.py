@@ -169,9 +169,9 @@ async def test_async_with_raises_what_a_worker_ended_with(
         worker = Worker(queue_name, process, url=server.url, lease=LEASE)
         with pytest.raises(ServerRefused, match="permission"):
             async with worker:
-                client.execute_command("ACL", "SETUSER", "default", "-hmget")
+                client.execute_command("ACL", "SETUSER", server.user, "-hmget")
                 await wait_until(lambda: not worker.is_running)
-                client.execute_command("ACL", "SETUSER", "default", "+hmget")
+                client.execute_command("ACL", "SETUSER", server.user, "+hmget")
                 assert worker.failure is not None
 
 

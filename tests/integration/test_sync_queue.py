@@ -265,11 +265,11 @@ def test_data_and_results_are_of_the_queues_types(url: str, queue_name: str) -> 
         assert 1 == queue.count()
 
 
-def test_a_queue_is_listed_once(url: str, queue_name: str) -> None:
+def test_a_queue_is_listed_once(free_url: str, queue_name: str) -> None:
     """The first call lists the queue for discovery, later ones do not, and after an obliterate it is listed again."""
-    with SyncQueue(queue_name, url=url, prefix=f"{queue_name}-p") as queue:
+    with SyncQueue(queue_name, url=free_url, prefix=f"{queue_name}-p") as queue:
         key = queue.context.keys.queues
-        looking = SyncRunner(Server(url, key))
+        looking = SyncRunner(Server(free_url, key))
 
         def listed() -> list[str]:
             return looking.run_verb(Verb(("HKEYS", key), list))

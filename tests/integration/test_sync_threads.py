@@ -411,7 +411,7 @@ def test_processes_of_every_start_method(url: str, queue_name: str, tmp_path: Pa
 
 def test_a_runner_counts_the_wait_for_its_turn(single_server: TestServer, queue_name: str) -> None:
     """A blocking read holds a runner; who asks meanwhile waits for its turn, and then is answered."""
-    runner = SyncRunner(Server(single_server.url))
+    runner = SyncRunner(Server(single_server.free_url))
     blocked: Verb[Any] = Verb(("BLPOP", f"{queue_name}:nothing", "0.3"), lambda reply: reply)
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(runner.run_verb, blocked, block=0.3)

@@ -25,6 +25,7 @@ from eventq.records import StoredJob, UnreadableRecord, parse_record, parse_run
 from eventq.states import JobState
 
 if TYPE_CHECKING:
+    from eventq.client.wire import SyncConnection
     from eventq.commands.core import Command
 
 R = TypeVar("R")
@@ -47,24 +48,33 @@ class Clock(Protocol):
 
 
 class Lab:
-    """A queue of its own on a real server. `sound = False`: the test damages it on purpose, its invariants are not checked."""
+    """A queue of its own on a real server. `sound = False`: the test damages it on purpose, its invariants are not checked.
+
+    url: for scripts, perhaps as a user who may do no more than eventq needs (EVENTQ_TEST_ACL=1); plain commands are sent as another.
+    """
 
     def __init__(self, url: str, name: str, clock: Clock) -> None:
         self.keys = QueueKeys(name)
         self.sound = True
         self.clock = clock
         self._connection = Server(url).sync_connection("lua-tests", 10.0)
+        self._plain = Server(f"redis://{url.removeprefix('redis://').rpartition('@')[2]}").sync_connection("lua-tests", 10.0)
         self._numbers: dict[str, int] = {}
         self._seen = 0
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self._connection.disconnect()
+        self._plain.disconnect()
 
     def redis(self, *words: str | int) -> Any:
         """Send one plain command; replies are as in RESP2."""
-        self._connection.send_packed_command([pack(words)])
-        return self._connection.read_response()
+        return self._exchange(self._plain, words)
+
+    @staticmethod
+    def _exchange(connection: SyncConnection, words: Sequence[str | int]) -> Any:
+        connection.send_packed_command([pack(words)])
+        return connection.read_response()
 
     # -- calls
 
@@ -75,10 +85,10 @@ class Lab:
             self._numbers[writer] = max(number, self._numbers.get(writer, 0))
         words = command.words(writer, number or 0)
         try:
-            return self.redis(*words)
+            return self._exchange(self._connection, words)
         except NoScriptError:
             self.redis("SCRIPT", "LOAD", command.script.text)
-            return self.redis(*words)
+            return self._exchange(self._connection, words)
 
     def call(self, command: Command[R], writer: str = "writer", number: int | None = None) -> R:
         """Send a call and return what its parser makes of the reply."""
