@@ -13,6 +13,12 @@ COLUMNS: Final = (
     "timers totals events marker dedup schedules slots workers consumers outbox children groups group_turns"
 ).split()
 
+#: What each column is in Redis; those that are not here are hashes.
+_TYPES: Final = {
+    **dict.fromkeys("prioritized delayed leases waiting_children completed failed timers marker slots".split(), "zset"),
+    "wait": "list",
+    "events": "stream",
+}
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 _ANY_JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,256}\Z")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -49,6 +55,11 @@ class QueueKeys:
 
     def __repr__(self) -> str:
         return f"QueueKeys({self._keys['meta'].removesuffix(':meta')!r})"
+
+
+def type_of(column: str) -> str:
+    """Return what a column is in Redis, in the words of its command TYPE."""
+    return _TYPES.get(column, "hash")
 
 
 def check_queue_name(name: object, what: str = "queue name") -> str:

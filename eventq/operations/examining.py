@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventq.commands.inspect import consumers, hash_size, hash_values, set_scores
 from eventq.commands.repair import examine_jobs, key_type, line_end, walk_hash, walk_keys, walk_set
 from eventq.commands.watch import observe_queue
-from eventq.keys import COLUMNS
+from eventq.keys import COLUMNS, type_of
 from eventq.limits import CALL_JOBS, SLICE_JOBS
 from eventq.records import UnreadableRecord, parse_record, parse_run
 from eventq.states import JobState
@@ -60,12 +60,8 @@ _TOLD_ONLY: Final = (Damage.ORPHAN_RUNNING, Damage.UNREADABLE)
 _SETS: Final = ("prioritized", "delayed", "leases", "waiting_children", "completed", "failed")
 #: Fields read per call: their texts come along, and may be as large as data, results and logs are.
 _BESIDE: Final = {"runs": 500, "data": 20, "results": 50, "progress": 100, "logs": 50}
-#: Column -> its type; what is not named is a hash, what is reserved may be anything.
-_TYPES: Final = (
-    {"wait": "list", "events": "stream"}
-    | dict.fromkeys((*_SETS, "timers", "marker", "slots"), "zset")
-    | dict.fromkeys(("dedup", "outbox", "children", "groups", "group_turns"), "")
-)
+#: Columns that are not used yet: they may be anything.
+_RESERVED: Final = ("dedup", "outbox", "children", "groups", "group_turns")
 _LINE_PAGE: Final = 2000
 _KEYS_PAGE: Final = 1000
 
@@ -126,8 +122,8 @@ def examine_types(keys: QueueKeys) -> Generator[Command[Any] | Verb[Any], Any, l
     """Look whether each column is of its type; return sentences about those that are not."""
     wrong: list[str] = []
     for column in COLUMNS:
-        kind, expected = (yield key_type(keys, column)), _TYPES.get(column, "hash")
-        if expected and kind not in (expected, "none"):
+        kind, expected = (yield key_type(keys, column)), type_of(column)
+        if column not in _RESERVED and kind not in (expected, "none"):
             wrong.append(f"{keys[column]} is a {kind}, not a {expected}")
     return wrong
 
