@@ -275,7 +275,7 @@ def _unbalanced(queue: QueueState) -> str:
     most = sum(sums[kind] for kind in ("completed", "retrying", "failed", "stalled", "released"))
     most += queue.counts[JobState.ACTIVE]
     least = most - min(sums["failed"], sums["stalled"])
-    if least <= sums["starts"] <= most and min(queue.totals.values(), default=0) >= 0:
+    if least <= sums["starts"] <= most:
         return ""
     return f"{sums['starts']} starts, but {least if sums['starts'] < least else most} outcomes and running jobs"
 

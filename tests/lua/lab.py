@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -58,7 +59,7 @@ class Lab:
         self.sound = True
         self.clock = clock
         self._connection = Server(url).sync_connection("lua-tests", 10.0)
-        self._plain = Server(f"redis://{url.removeprefix('redis://').rpartition('@')[2]}").sync_connection("lua-tests", 10.0)
+        self._plain = Server(re.sub("//[^@]*@", "//", url)).sync_connection("lua-tests", 10.0)
         self._numbers: dict[str, int] = {}
         self._seen = 0
 

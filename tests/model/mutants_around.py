@@ -304,8 +304,8 @@ MUTANTS_AROUND: Final = (
         "a run whose end is lost stays open",
         f"{TRAIL}::test_a_beginning_whose_end_is_lost",
         "eventq_opentelemetry/trail.py",
-        "                run.is_doubtful = True\n",
-        "                pass\n",
+        "            run.is_doubtful = True\n",
+        "            pass\n",
     ),
     _one(
         "what a failover undid stays open",
