@@ -117,7 +117,7 @@ class Runs:
             running.context = context_of(running.job, arrived)
         if claimed.run:
             # The answer of a call that was repeated may be an old one: then the lease began when the run did.
-            deadline -= (claimed.started_ms - run.started_ms) / 1000
+            deadline -= max(0, claimed.started_ms - run.started_ms) / 1000
         running.deadline, running.began = deadline, arrived
         if arrived > deadline:
             self.started -= 1

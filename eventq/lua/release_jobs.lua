@@ -29,7 +29,7 @@ for index, id in ipairs(ids) do
     texts[#texts + 1] = id
     texts[#texts + 1] = write_run(run)
     events[#events + 1] = '{"job_id":"' .. id .. '",' .. ARGV[at + 2] .. ',"state":"' .. run.state
-      .. '","previous":"active","ran_ms":' .. (now - run.started) .. '}'
+      .. '","previous":"active","ran_ms":' .. math.max(0, now - run.started) .. '}'
     count('released', string.match(ARGV[at + 2], '^"name":"([^"]*)"'), 1)
   end
 end

@@ -34,13 +34,9 @@ local swept_at = tonumber(redis.call('HGET', meta_key, 'swept_at')) or 0
 -- The latest first: slice after slice goes to the head of the line, and all of it stands there in order.
 local latest, expired = redis.call('ZREVRANGEBYSCORE', leases_key, now, '-inf', 'LIMIT', 0, limit), {}
 for index = #latest, 1, -1 do expired[#expired + 1] = latest[index] end
-local reclaimed = 0
-if #expired > 0 and now - swept_at > lease / 2 then
-  -- Nobody swept for half a lease: the server was paused or restarted, or nobody was awake. Live workers get one
-  -- renewal interval to come back before their jobs are taken, so nothing runs twice in mass.
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases_key, '-inf', now)) do
-    redis.call('ZADD', leases_key, 'XX', now + math.floor(lease / 3), id)
-  end
+local reclaimed, gap = 0, now - swept_at
+if gap > lease / 2 or gap < -lease then
+  -- include: grace
 elseif #expired > 0 then
   reclaimed = reclaim(expired, max_stalls, tonumber(ARGV[6]), tonumber(ARGV[7]))
 end

@@ -133,9 +133,10 @@ async def expire_leases(queue: Queue[Any, Any], clock: Clock, *, max_stalls: int
     """Let the leases of silent workers (60 s) end and sweep; returns how many jobs were taken from them."""
     await sweep(queue)
     clock.advance(queue.name, 60)
-    # Nobody has swept for half a lease, so holders get a third of one to come back before their jobs are taken.
-    assert (await sweep(queue, max_stalls=max_stalls)).reclaimed == 0
-    clock.advance(queue.name, 25)
+    # Nobody has swept for half a lease, so holders get half of one to come back before their jobs are taken.
+    for seconds in (20, 11):
+        assert (await sweep(queue, max_stalls=max_stalls)).reclaimed == 0
+        clock.advance(queue.name, seconds)
     return (await sweep(queue, max_stalls=max_stalls)).reclaimed
 
 

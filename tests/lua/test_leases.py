@@ -48,7 +48,9 @@ def test_a_renewed_lease_is_not_swept(lab: Lab) -> None:
     """Of two jobs whose leases ran equally long only the one that nobody renewed is taken back."""
     lab.add(new(), new())
     dead, alive = lab.claim(2).jobs
-    lab.advance(LEASE_MS / 1000 - 10)
+    for seconds in (25, 25):
+        lab.sweep()
+        lab.advance(seconds)
     lab.sweep()
     lab.call(renew_leases(lab.keys, LEASE_MS, [held(alive)]))
     lab.advance(11)
@@ -105,8 +107,8 @@ def test_too_many_stalls_fail_a_job(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("swept", [False, True])
-def test_leases_that_nobody_watched_get_another_third(lab: Lab, swept: bool) -> None:
-    """After a pause of the server live workers get one renewal first, so that nothing runs twice in mass."""
+def test_leases_that_nobody_watched_get_another_half(lab: Lab, swept: bool) -> None:
+    """After a pause of the server live workers get half a lease first, so that nothing runs twice in mass."""
     lab.add(new(), new(), new())
     if swept:
         lab.sweep()
@@ -117,17 +119,62 @@ def test_leases_that_nobody_watched_get_another_third(lab: Lab, swept: bool) -> 
     leases = lab.column("leases")
     reply = lab.sweep()
     assert reply.reclaimed == 0
-    assert LEASE_MS / 3 - 5_000 < (reply.next_lease_ms or 0) <= LEASE_MS / 3
+    assert LEASE_MS / 2 - 5_000 < (reply.next_lease_ms or 0) <= LEASE_MS / 2
     granted = lab.column("leases")
-    assert all(before + LEASE_MS // 3 <= granted[job.id] <= lab.now() + LEASE_MS // 3 for job in (dead, alive))
+    assert all(before + LEASE_MS // 2 <= granted[job.id] <= lab.now() + LEASE_MS // 2 for job in (dead, alive))
     assert granted[late.id] == leases[late.id], "a lease that runs is left alone"
 
-    lab.advance(10)
+    lab.advance(20)
     assert lab.call(renew_leases(lab.keys, LEASE_MS, [held(alive)])) == []
     assert lab.sweep().reclaimed == 0
     lab.advance(11)
     assert lab.sweep().reclaimed == 1
     assert (lab.state(dead.id), lab.state(alive.id), lab.state(late.id)) == ("waiting", "active", "active")
+
+
+@pytest.mark.parametrize("jump", [0.66, 0.8, 0.99, 1.0, 1.5, 60.0, -60.0, -1.5, -0.9])
+@pytest.mark.parametrize("since", [0.0, 0.2, 0.33])
+def test_a_clock_that_jumps_takes_no_job_from_a_live_worker(lab: Lab, jump: float, since: float) -> None:
+    """By so many leases, so many leases after the last renewal: a worker that renews every third of a lease loses nothing,
+    be its lease the sweeper's or three times as long; one that renews no more loses its job within a lease, wherever the clock is.
+    """
+    lab.add(new(), new(), new())
+    lab.sweep()
+    alive, dead = lab.claim(2).jobs
+    (long,) = lab.claim(1, lease_ms=3 * LEASE_MS).jobs
+    lab.advance(since * LEASE_MS / 1000)
+    lab.sweep()
+    lab.advance(jump * LEASE_MS / 1000)
+    assert lab.sweep().reclaimed == 0
+    lab.advance((0.34 - since) * LEASE_MS / 1000)
+    assert lab.sweep().reclaimed == 0
+    assert lab.call(renew_leases(lab.keys, LEASE_MS, [held(alive)])) == []
+    for _ in range(2):
+        lab.advance(0.33 * LEASE_MS / 1000)
+        lab.sweep()
+        assert lab.call(renew_leases(lab.keys, LEASE_MS, [held(alive)])) == []
+    assert lab.call(renew_leases(lab.keys, 3 * LEASE_MS, [held(long)])) == []
+    if jump < -1:
+        lab.advance(0.05 * LEASE_MS / 1000)
+        lab.sweep()
+    assert jump == -0.9 or lab.state(dead.id) == "waiting", "a clock set back by less than a lease delays recovery by as much"
+
+
+def test_a_lease_that_was_renewed_since_the_clock_was_set_back_is_left_alone(lab: Lab) -> None:
+    """Only what still ends by the old time is moved."""
+    lab.add(new(), new())
+    lab.sweep()
+    renewed, silent = lab.claim(2).jobs
+    lab.sweep()
+    lab.advance(-3600)
+    assert lab.call(renew_leases(lab.keys, LEASE_MS, [held(renewed)])) == []
+    before = lab.column("leases")
+    lab.sweep()
+    after = lab.column("leases")
+    assert after[renewed.id] == before[renewed.id]
+    assert abs(before[silent.id] - after[silent.id] - 3_600_000) < 5_000
+    lab.sweep()
+    assert lab.column("leases") == after
 
 
 def test_a_sweep_takes_back_a_slice(lab: Lab) -> None:

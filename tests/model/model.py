@@ -264,11 +264,14 @@ class Model:
 
         Reclaimed, promoted, whether there is more, ms until the next lease ends, the next job is due, whether anything is in line.
         """
-        expired = [job for job in self.of(JobState.ACTIVE, lambda job: (job.lease_ends, job.id)) if job.lease_ends <= now]
+        active = self.of(JobState.ACTIVE, lambda job: (job.lease_ends, job.id))
+        expired = [job for job in active if job.lease_ends <= now]
         reclaimed = 0
-        if expired and now - self._swept_at > lease / 2:
-            for job in expired:
-                job.lease_ends = now + lease // 3
+        if now - self._swept_at > lease / 2:
+            grant = now + lease // 2
+            for job in [job for job in active if job.lease_ends < grant] if self._swept_at else expired:
+                had_left = job.lease_ends - self._swept_at if self._swept_at else 0
+                job.lease_ends = now + had_left if had_left > lease * 4 / 3 else grant
         elif expired:
             self._stall(now, expired, max_stalls)
             reclaimed = len(expired)

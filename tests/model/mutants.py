@@ -163,7 +163,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "sweep without the grant after an unwatched while",
-        (("lua/sweep_queue.lua", "if #expired > 0 and now - swept_at > lease / 2 then", "if false then"),),
+        (("lua/sweep_queue.lua", "if gap > lease / 2 or gap < -lease then", "if false then"),),
     ),
     Mutant(
         "stalled jobs come back in reverse",

@@ -11,7 +11,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases_key, '-inf', math.min(cut
     gone[#gone + 1] = id
     count('stalled', name, 1)
     stalled[#stalled + 1] = '{"job_id":"' .. id .. '","name":"' .. name .. '","attempt":' .. (run.fails + 1) .. ',"worker":"'
-      .. run.worker .. '","stalls":' .. (run.stalls + 1) .. ',"ran_ms":' .. (now - run.started)
+      .. run.worker .. '","stalls":' .. (run.stalls + 1) .. ',"ran_ms":' .. math.max(0, now - run.started)
       .. ',"state":"waiting","previous":"active"}'
   end
   redis.call('ZREM', leases_key, id)

@@ -15,7 +15,7 @@ local function reclaim(ids, max_stalls, keep, age)
       if trace ~= '' and not pcall(cjson.decode, '{' .. trace .. '}') then trace = '' end
       run.stalls = run.stalls + 1
       local facts = '{"job_id":"' .. id .. '","name":"' .. name .. '","attempt":' .. (run.fails + 1) .. ',"worker":"'
-        .. run.worker .. '","stalls":' .. run.stalls .. ',"ran_ms":' .. (now - run.started)
+        .. run.worker .. '","stalls":' .. run.stalls .. ',"ran_ms":' .. math.max(0, now - run.started)
       if trace ~= '' then facts = facts .. ',' .. trace end
       count('stalled', name, 1)
       run.token, run.worker = '-', '-'

@@ -28,7 +28,7 @@ for index = 1, settled do
     local both = ready .. started
     local facts = times[both]
     if not facts then
-      facts = ',"waited_ms":' .. math.max(0, started - ready) .. ',"ran_ms":' .. (now - started)
+      facts = ',"waited_ms":' .. math.max(0, started - ready) .. ',"ran_ms":' .. math.max(0, now - started)
       times[both] = facts
     end
     local run

@@ -1,0 +1,14 @@
+-- Nobody swept for half a lease: the server was paused or restarted, its clock was set forward, or nobody was awake. Live workers
+-- get half a lease to come back (they renew every third) before their jobs are taken, so nothing runs twice in mass; leases that
+-- would end before that, too. A lease longer than the sweeper's own gets what it had left at the last sweep.
+-- Or the clock was set back by more than a lease: what was not renewed since keeps what it had left, or it would wait that much longer.
+-- Needs: now, lease, swept_at, gap, leases_key.
+local grant = now + math.floor(lease / 2)
+local first, last = '-inf', swept_at > 0 and '(' .. grant or now
+if gap < 0 then first, last = '(' .. swept_at, '(inf' end
+local scored = redis.call('ZRANGEBYSCORE', leases_key, first, last, 'WITHSCORES')
+for index = 1, #scored, 2 do
+  local ends = swept_at > 0 and scored[index + 1] + gap or grant
+  if gap > 0 and ends <= now + lease * 4 / 3 then ends = grant end
+  redis.call('ZADD', leases_key, 'XX', string.format('%.0f', ends), scored[index])
+end
