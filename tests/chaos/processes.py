@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .ledger import Ledger, now_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
@@ -108,8 +109,8 @@ class Processes:
         await process.expect("started")
         return process
 
-    def start(self, program: str, **options: Any) -> Process:
-        """Start a program; its options are what the program knows."""
+    def start(self, program: str, /, *, environment: Mapping[str, str] | None = None, **options: Any) -> Process:
+        """Start a program; its options are what the program knows, `environment` variables besides those there are."""
         arguments = [self._queue, self._url, str(self._ledger.directory), json.dumps(options)]
         assert self._guard is not None
         popen = subprocess.Popen(
@@ -118,6 +119,7 @@ class Processes:
             stdout=subprocess.PIPE,
             text=True,
             process_group=self._guard.pid,
+            env={**os.environ, **environment} if environment else None,
         )
         self.started.append(Process(popen, self._ledger))
         return self.started[-1]

@@ -26,13 +26,16 @@ TERMINAL = ("completed", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """One event: of the jobs named, or of the queue. `facts` is the JSON object on the stream, `entry` its entry's id."""
+    """One event: of the jobs named, or of the queue. `facts` is the JSON object on the stream, `entry` its entry's id, `ms` the
+    server's time.
+    """
 
     seq: int
     kind: str
     job_ids: tuple[str, ...]
     facts: dict[str, Any]
     entry: str = ""
+    ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,8 @@ def _events(entry: str, fields: dict[str, str]) -> list[Happened]:
     facts = json.loads(fields["events"])
     assert len(facts) == int(fields["n"]), f"an entry says n {fields['n']} and carries {len(facts)} events"
     first = int(fields["seq"])
-    return [Happened(first + index, fields["kind"], _job_ids(each), each, entry) for index, each in enumerate(facts)]
+    kind, ms = fields["kind"], int(fields["ms"])
+    return [Happened(first + index, kind, _job_ids(each), each, entry, ms) for index, each in enumerate(facts)]
 
 
 def _job_ids(facts: dict[str, Any]) -> tuple[str, ...]:
