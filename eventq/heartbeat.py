@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from eventq.runs import Runs
     from eventq.vitals import Vitals
 
-#: Renewals, and tries after one that failed, per lease. When Redis is back, a live worker must be heard within the half of a
-#: lease that the first sweep grants.
+#: Renewals, and tries after one that failed, per lease. When Redis is back, a live worker must be heard within the two thirds
+#: of a lease that the first sweep grants.
 _BEATS: Final = 3
 _TRIES: Final = 10
 

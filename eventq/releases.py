@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from eventq.context import QueueContext
 
 log: Final = logging.getLogger("eventq.worker")
-#: Tries per lease while Redis is away: when it is back, a live worker must be heard within the half of a lease that the first
-#: sweep grants, or what it gives back counts as stalled.
+#: Tries per lease while Redis is away: when it is back, a live worker must be heard within the two thirds of a lease
+#: that the first sweep grants, or what it gives back counts as stalled.
 _TRIES: Final = 10
 
 

@@ -68,6 +68,13 @@ class Process:
         """Send it a signal: SIGTERM or SIGINT to stop it, SIGSTOP to freeze it, SIGCONT to let it go on."""
         self._popen.send_signal(number)
 
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input."""
+        stdin = self._popen.stdin
+        assert stdin is not None
+        stdin.write(line + "\n")
+        stdin.flush()
+
     async def wait(self, timeout: float) -> int:
         """Return its exit code once it has ended; raises TimeoutError."""
         async with asyncio.timeout(timeout):

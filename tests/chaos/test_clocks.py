@@ -150,6 +150,7 @@ async def play(server: WrongServer, queue_name: str, directory: Path, plan: Plan
             report = check(ledger, client, queue_name)
         alive = [process.is_alive for process in processes.started if process is not scene.producer]
     kinds = Counter(event.kind for event in stored.events)
+    errors = Counter(f"{e.facts.get('type')}: {e.facts.get('message')}" for e in stored.events if e.kind == "error")
     promoted, early = promotions(stored)
     fired = Counter(
         (e.facts["schedule"], e.facts["slot_ms"]) for e in stored.events if e.kind == "added" and "schedule" in e.facts
@@ -157,7 +158,7 @@ async def play(server: WrongServer, queue_name: str, directory: Path, plan: Plan
     print(
         f"Clocks: {plan}, SEED={seed}, server jumped {len(scene.jumps)} times by {min(scene.jumps):+.0f} to "
         f"{max(scene.jumps):+.0f} s; {promoted} delayed jobs, {len(early)} early; {len(fired)} slots fired, "
-        f"{fired.total() - len(fired)} again; {kinds['stalled']} stalled, {kinds['released']} released, {kinds['error']} errors; {report}"
+        f"{fired.total() - len(fired)} again; {kinds['stalled']} stalled, {kinds['released']} released, errors {dict(errors.most_common(5))}; {report}"
     )
     report.assert_sound(seed)
     assert plan.jobs == report.acknowledged and 0 == report.counted_lost, f"SEED={seed}"

@@ -133,8 +133,8 @@ async def expire_leases(queue: Queue[Any, Any], clock: Clock, *, max_stalls: int
     """Let the leases of silent workers (60 s) end and sweep; returns how many jobs were taken from them."""
     await sweep(queue)
     clock.advance(queue.name, 60)
-    # Nobody has swept for half a lease, so holders get half of one to come back before their jobs are taken.
-    for seconds in (20, 11):
+    # Nobody has swept for half a lease, so holders get two thirds of one to come back before their jobs are taken.
+    for seconds in (20, 21):
         assert (await sweep(queue, max_stalls=max_stalls)).reclaimed == 0
         clock.advance(queue.name, seconds)
     return (await sweep(queue, max_stalls=max_stalls)).reclaimed

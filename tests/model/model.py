@@ -268,7 +268,7 @@ class Model:
         expired = [job for job in active if job.lease_ends <= now]
         reclaimed = 0
         if now - self._swept_at > lease / 2:
-            grant = now + lease // 2
+            grant = now + lease * 2 // 3
             for job in [job for job in active if job.lease_ends < grant] if self._swept_at else expired:
                 had_left = job.lease_ends - self._swept_at if self._swept_at else 0
                 job.lease_ends = now + had_left if had_left > lease * 4 / 3 else grant

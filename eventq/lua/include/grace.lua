@@ -1,9 +1,9 @@
 -- Nobody swept for half a lease: the server was paused or restarted, its clock was set forward, or nobody was awake. Live workers
--- get half a lease to come back (they renew every third) before their jobs are taken, so nothing runs twice in mass; leases that
--- would end before that, too. A lease longer than the sweeper's own gets what it had left at the last sweep.
+-- get two thirds of a lease to come back (what they have when they renew in time) before their jobs are taken, so nothing runs
+-- twice in mass; leases that would end before that, too. A lease longer than the sweeper's own gets what it had left at the last sweep.
 -- Or the clock was set back by more than a lease: what was not renewed since keeps what it had left, or it would wait that much longer.
 -- Needs: now, lease, swept_at, gap, leases_key.
-local grant = now + math.floor(lease / 2)
+local grant = now + math.floor(lease * 2 / 3)
 local first, last = '-inf', swept_at > 0 and '(' .. grant or now
 if gap < 0 then first, last = '(' .. swept_at, '(inf' end
 local scored = redis.call('ZRANGEBYSCORE', leases_key, first, last, 'WITHSCORES')

@@ -33,6 +33,12 @@ async def hold(_: Run) -> None:
     await asyncio.Event().wait()
 
 
+async def hold_once(job: Run) -> None:
+    """Never end, unless it is a run after one that was lost with its worker."""
+    if job.run.stalls == 0:
+        await asyncio.Event().wait()
+
+
 async def stubborn(job: Run) -> None:
     """Never end, and once cancelled go on for so long."""
     with contextlib.suppress(asyncio.CancelledError):
@@ -90,7 +96,7 @@ async def main() -> None:
         with ledger.run(job, worker.name):
             thread(job)
 
-    functions = (sleep, hold, stubborn, block, hold_gil, leave, abort, crash)
+    functions = (sleep, hold, hold_once, stubborn, block, hold_gil, leave, abort, crash)
     processors: dict[str, Callable[[Run], object]] = {function.__name__: told(function) for function in functions}
     worker = Worker(queue_name, {**processors, "thread": in_thread}, url=url, **json.loads(options_text))
 
