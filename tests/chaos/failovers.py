@@ -1,0 +1,175 @@
+"""What a failover may lose: a producer that knows what a replica had, a reader that keeps what it was told, and what is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eventq.commands.core import Verb
+from eventq.commands.events import stream_state
+from eventq.errors import QueueUnavailable, ServerRefused
+from eventq.events import AddedEvent, CompletedEvent, Event, LostEvent
+from eventq.states import JobState
+
+if TYPE_CHECKING:
+    from eventq import Job, Queue
+
+    from ..conftest import WaitUntil
+
+
+class Reader:
+    """A durable reader that keeps all it is told."""
+
+    def __init__(self, queue: Queue[Any, Any]) -> None:
+        self._queue = queue
+        self.seen: list[Event] = []
+        self.lost: list[LostEvent] = []
+
+    async def __aenter__(self) -> Reader:
+        self._task = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _read(self) -> None:
+        async with self._queue.events(consumer="reader") as events:
+            async for event in events:
+                if isinstance(event, LostEvent):
+                    self.lost.append(event)
+                else:
+                    self.seen.append(event)
+
+
+class Producer:
+    """Adds one job after the other, a thousand a second at most, and keeps the ids that were acknowledged; and of those the ones
+    that a replica had by then, if it is to ask for that.
+    """
+
+    def __init__(self, queue: Queue[Any, Any], *, confirms: bool) -> None:
+        self._queue = queue
+        self._confirms = confirms
+        self._is_stopped = False
+        self.acknowledged: list[str] = []
+        self.confirmed: list[str] = []
+        self.slowest = 0.0
+
+    async def __aenter__(self) -> Producer:
+        self._task = asyncio.create_task(self._add())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._is_stopped = True
+        await self._task
+
+    async def more(self, count: int) -> None:
+        """Return once so many more are acknowledged."""
+        wanted = len(self.acknowledged) + count
+        while len(self.acknowledged) < wanted:
+            assert not self._task.done(), self._task
+            await asyncio.sleep(0.01)  # sleep-ok: the producer has no news to wait for
+
+    async def _add(self) -> None:
+        while not self._is_stopped:
+            began = time.monotonic()
+            self.acknowledged.append((await self._queue.add("j", len(self.acknowledged))).id)
+            if self._confirms and await on_a_replica(self._queue):
+                self.confirmed.append(self.acknowledged[-1])
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            await asyncio.sleep(0.001)  # sleep-ok: as said
+
+
+async def on_a_replica(queue: Queue[Any, Any]) -> bool:
+    """Return whether a replica has what the queue's producer added last. On another connection WAIT would answer for nothing."""
+    runner = queue._producer._runner
+    connects = runner.connects
+    try:
+        replicas = await runner.run_verb(Verb(("WAIT", 1, 500), int))
+    except ServerRefused:  # it has become a replica itself
+        return False
+    return replicas >= 1 and connects == runner.connects
+
+
+async def read_all(queue: Queue[Any, Any]) -> dict[int, Event]:
+    """Return everything that is on the stream, by number."""
+    found: dict[int, Event] = {}
+    _, last = await queue.context.runner.run_verb(stream_state(queue.context.keys))
+    async with queue.events(consumer="audit") as events:
+        async for event in events:
+            found[event.seq] = event
+            if event.seq >= last:
+                break
+    return found
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What was acknowledged, confirmed and is missing (ids); of the missing, what no reader was told; events undone and gone."""
+
+    acknowledged: frozenset[str]
+    confirmed: frozenset[str]
+    missing: frozenset[str]
+    completed: frozenset[str]
+    told: frozenset[str]
+    undone: int
+    gone: int
+    unseen: int
+    slowest: float
+
+    def assert_told(self, failovers: int) -> None:
+        """Nothing confirmed is missing, what else is missing was told, and everything that is there was done."""
+        assert frozenset() == self.missing & self.confirmed
+        assert self.undone == self.gone
+        assert 0 == self.unseen
+        assert self.told <= self.missing
+        # What the old primary acknowledged after the reader's last read, before it hung up, nobody else has heard of.
+        assert len(self.missing - self.told) <= failovers
+        assert self.completed == self.acknowledged - self.missing
+
+    def __str__(self) -> str:
+        """One line of figures."""
+        return (
+            f"{len(self.acknowledged)} adds acknowledged, {len(self.missing)} lost, {len(self.missing - self.told)} of them "
+            f"unreported; {len(self.confirmed)} confirmed by a replica, {len(self.missing & self.confirmed)} of them lost; "
+            f"slowest add {self.slowest:.1f} s; events undone {self.undone}, gone {self.gone}, final ones unseen {self.unseen}"
+        )
+
+
+async def find_loss(queue: Queue[Any, Any], reader: Reader, producer: Producer, wait_until: WaitUntil) -> Loss:
+    """Compare what was acknowledged and seen with what is there, once all is done and the reader is at the end."""
+    await wait_until(lambda: is_drained(queue), 20, description="an empty queue")
+    _, last = await queue.context.runner.run_verb(stream_state(queue.context.keys))
+    await wait_until(lambda: reader.seen[-1].seq >= last, 10, description="the reader at the end")
+    final = await read_all(queue)
+    missing = [job_id for job_id in producer.acknowledged if await queue.get_job(job_id) is None]
+    gone = [event for event in reader.seen if final.get(event.seq) != event]
+    # The reader was there; what a worker had to say later, such as an error, it was not waited for.
+    unseen = {seq for seq in final if seq <= last} - {event.seq for event in reader.seen if final.get(event.seq) == event}
+    added = {event.job_id for event in final.values() if isinstance(event, AddedEvent)}
+    return Loss(
+        acknowledged=frozenset(producer.acknowledged),
+        confirmed=frozenset(producer.confirmed),
+        missing=frozenset(missing),
+        completed=frozenset(event.job_id for event in final.values() if isinstance(event, CompletedEvent)),
+        told=frozenset({event.job_id for event in gone if isinstance(event, AddedEvent)} - added),
+        undone=sum(event.undone for event in reader.lost),
+        gone=len(gone),
+        unseen=len(unseen),
+        slowest=producer.slowest,
+    )
+
+
+async def nothing(_: Job[int]) -> None:
+    """Be done."""
+
+
+async def is_drained(queue: Queue[Any, Any]) -> bool:
+    """Return whether nothing is left to do."""
+    try:
+        counts = await queue.get_job_counts()
+    except QueueUnavailable:
+        return False
+    return not any(counts[state] for state in (JobState.WAITING, JobState.ACTIVE, JobState.DELAYED))
