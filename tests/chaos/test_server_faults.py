@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 import redis
@@ -30,7 +30,7 @@ from .processes import Processes, choose_seed
 from .stored import NO_JOB, Stored, is_drained, key_of, read_stored
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from pathlib import Path
 
     from eventq.events import Event
@@ -232,6 +232,18 @@ class Scene:
         return int(json.loads(lines[-2])[4]) if len(lines) > 2 else 0
 
 
+class Outsider(Protocol):
+    """Somebody else who reads the queue, and of whom is to be known when they have carried on."""
+
+    name: str
+
+    def struck(self, strikes: Strikes) -> None:
+        """The server answers again: from now on something new must be heard."""
+
+    def has_carried_on(self) -> bool:
+        """Return whether it was."""
+
+
 # --- what came of it --------------------------------------------------------------------------------------------------
 
 
@@ -282,7 +294,9 @@ def delays(lines: list[Line], strikes: list[Strike]) -> dict[str, list[float]]:
     return {party: sorted(found[party]) for party in sorted(found)}
 
 
-async def play(server: TestServer, name: str, directory: Path, plan: Plan, wait_until: WaitUntil) -> Result:
+async def play(
+    server: TestServer, name: str, directory: Path, plan: Plan, wait_until: WaitUntil, outsiders: Sequence[Outsider] = ()
+) -> Result:
     """Carry a plan out; returns what came of it once all is drained and everything that must always hold held."""
     seed = choose_seed()
     ledger = Ledger(directory / "ledger")
@@ -291,7 +305,7 @@ async def play(server: TestServer, name: str, directory: Path, plan: Plan, wait_
         with Processes(ledger, name, server.url) as processes, strikes.client() as client:
             scene = Scene(processes, ledger, strikes, queue)
             async with scene.at_work():
-                await strike_all(strikes, scene, wait_until)
+                heard = await strike_all(strikes, scene, wait_until, outsiders)
             with contextlib.suppress(pytest.fail.Exception):  # then the checker says what is stuck
                 await wait_until(lambda: is_drained(client, name), timeout=20)
             await scene.stop()
@@ -299,11 +313,12 @@ async def play(server: TestServer, name: str, directory: Path, plan: Plan, wait_
             with contextlib.suppress(pytest.fail.Exception):  # then the checker says what was not seen
                 await wait_until(lambda: Counter(line.seq for line in ledger.of(Seen))[last] == 2, timeout=10)
             report, stored = check(ledger, client, name), read_stored(client, name)
-    result = Result(report, stored, delays(ledger.lines(), strikes.done))
+    result = Result(report, stored, delays(ledger.lines(), strikes.done) | heard)
     print(f"Server: {plan}, {strikes}, SEED={seed}, {server.kind}: {result}")
     report.assert_sound(seed)
     assert (0, 0, True) == (report.unacknowledged, report.counted_lost, report.is_recounted), f"SEED={seed}: {report}"
-    assert {*(f"worker {name}" for name in WORKERS), "reader", "listener", "producer"} == result.delays.keys(), f"SEED={seed}"
+    parties = {*(f"worker {name}" for name in WORKERS), "reader", "listener", "producer", *heard}
+    assert parties == result.delays.keys(), f"SEED={seed}"
     assert {plan.times} == {len(delays) for delays in result.delays.values()}, f"SEED={seed}"
     assert result.slowest <= SOON, f"SEED={seed}: {result}"
     # Nobody's live jobs are taken away, and no worker begins anew.
@@ -311,18 +326,31 @@ async def play(server: TestServer, name: str, directory: Path, plan: Plan, wait_
     return result
 
 
-async def strike_all(strikes: Strikes, scene: Scene, wait_until: WaitUntil) -> None:
-    """Strike as often as planned; in between, and at the end, everybody carries on."""
+async def strike_all(
+    strikes: Strikes, scene: Scene, wait_until: WaitUntil, outsiders: Sequence[Outsider]
+) -> dict[str, list[float]]:
+    """Strike as often as planned; in between, and at the end, everybody carries on. Return how soon outsiders did, sorted."""
+    heard: dict[str, list[float]] = {outsider.name: [] for outsider in outsiders}
+
+    async def carry_on(who: str, missing: Callable[[], object], strike: Strike) -> None:
+        try:
+            await wait_until(lambda: not missing(), timeout=10)
+        except pytest.fail.Exception:
+            pytest.fail(f"strike {len(strikes.done)}: 10 s after the server answered, nothing of {missing() or who}")
+        if who in heard:
+            heard[who].append((now_ns() - strike.answered_ns) / 1e9)
+
     for number in range(strikes.plan.times):
         if strikes.plan.waits or number == 0:
             await wait_until(lambda: strikes.running() >= RUNNING, timeout=10, description=f"{RUNNING} jobs to run")
         await asyncio.sleep(strikes.chance.uniform(0, strikes.plan.gap))  # sleep-ok: faults come at any moment
         strike = await asyncio.to_thread(strikes.strike)
         if strikes.plan.waits or number == strikes.plan.times - 1:
-            try:
-                await wait_until(lambda strike=strike: not scene.missing(strike), timeout=10, description="everybody")
-            except pytest.fail.Exception:
-                pytest.fail(f"strike {number}: 10 s after the server answered, nothing of {', '.join(scene.missing(strike))}")
+            for outsider in outsiders:
+                outsider.struck(strikes)
+            waiting = [carry_on(each.name, lambda each=each: not each.has_carried_on(), strike) for each in outsiders]
+            await asyncio.gather(carry_on("everybody", lambda strike=strike: scene.missing(strike), strike), *waiting)
+    return {name: sorted(found) for name, found in heard.items()}
 
 
 # --- the claims -------------------------------------------------------------------------------------------------------
