@@ -22,10 +22,13 @@ def faketime_missing_reason() -> str | None:
 
 
 class WrongClock:
-    """A wall clock that is so many seconds ahead of the machine's; told by a file that is read at every look at it."""
+    """A wall clock that is so many seconds ahead of the machine's, as a file says, which is read again after a second at most; or, if
+    it is to jump at once, at every look at the clock, which is dear.
+    """
 
-    def __init__(self, path: Path, offset: float = 0.0) -> None:
+    def __init__(self, path: Path, offset: float = 0.0, *, at_once: bool = False) -> None:
         self._path = path
+        self._at_once = at_once
         self.offset = 0.0
         self.set(offset)
 
@@ -42,7 +45,7 @@ class WrongClock:
         return {
             "LD_PRELOAD": str(_LIBRARY),
             "FAKETIME_TIMESTAMP_FILE": str(self._path),
-            "FAKETIME_NO_CACHE": "1",
+            **({"FAKETIME_NO_CACHE": "1"} if self._at_once else {"FAKETIME_CACHE_DURATION": "1"}),
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
 
@@ -52,7 +55,7 @@ class WrongServer(TestServer):
 
     def __init__(self, kind: ServerKind, *args: str) -> None:
         super().__init__(kind, *args)
-        self.clock = WrongClock(self.directory / "clock")
+        self.clock = WrongClock(self.directory / "clock", at_once=True)
 
     def _command(self) -> list[str | Path]:
         return ["env", *(f"{name}={value}" for name, value in self.clock.environment.items()), *super()._command()]

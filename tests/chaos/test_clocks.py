@@ -58,7 +58,7 @@ class Plan:
 
 
 SMALL = Plan(jumps=4, lease=2.0, gap=1.0, jobs=200, workers=2, schedulers=1)
-FULL = Plan(jumps=120, lease=3.0, gap=2.0, jobs=6000, workers=4, schedulers=3)
+FULL = Plan(jumps=100, lease=5.0, gap=1.0, jobs=5000, workers=4, schedulers=3)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -64,7 +64,7 @@ class Massacre:
         self._workers = [self._start_worker() for _ in range(WORKERS)]
         for worker in self._workers:
             await worker.expect("started")
-        options = {"count": self._plan.jobs, "seconds": self._plan.seconds, "longest": self._plan.longest}
+        options: dict[str, Any] = {"count": self._plan.jobs, "seconds": self._plan.seconds, "longest": self._plan.longest}
         producer = self._processes.start("producer", seed=self._seed, **options)
         reader_dies = self._chance.sample(range(self._plan.kills), self._plan.reader_kills)
         for number in range(self._plan.kills):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..conftest import MakeServer, WaitUntil
-    from .test_server_faults import Strikes
+    from .test_server_faults import Outsider, Strikes
 
 ADDED = "eventq_jobs_added_total"
 
@@ -58,8 +58,9 @@ class Traced:
         self._looked = 0
         self._since_ns = 0
 
-    def struck(self, _: Strikes) -> None:
+    def struck(self, strikes: Strikes) -> None:
         """Note the time."""
+        del strikes
         self._since_ns = time.time_ns()
 
     def has_carried_on(self) -> bool:
@@ -85,7 +86,7 @@ async def test_a_hundred_restarts(make_server: MakeServer, queue_name: str, tmp_
         Watch(port, every=0.25) as watch,
     ):
         pids = exporter.pid, tracing.pid
-        outsiders = [Scraped(watch), Traced(receiver)]
+        outsiders: list[Outsider] = [Scraped(watch), Traced(receiver)]
         result = await play(server, queue_name, tmp_path, plan, wait_until, outsiders)
         starts = result.kinds["active"]
         await wait_until(lambda: receiver.count >= 2 * starts, 20, description="a span for every wait and every run")

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -197,6 +198,10 @@ class Scene:
             worker.send(signal.SIGTERM)
         assert [0] * len(WORKERS) == [await worker.wait(10) for worker in self._workers]
 
+    def has_carried_on(self, strike: Strike) -> bool:
+        """Return whether everybody has been heard of since the server answered."""
+        return not self.missing(strike)
+
     def missing(self, strike: Strike) -> list[str]:
         """Return who has not been heard of since the server answered."""
         missing = [f"worker {name}" for name, seq in self._active.items() if seq <= strike.seq]
@@ -242,6 +247,7 @@ class Outsider(Protocol):
 
     def has_carried_on(self) -> bool:
         """Return whether it was."""
+        ...
 
 
 # --- what came of it --------------------------------------------------------------------------------------------------
@@ -332,12 +338,13 @@ async def strike_all(
     """Strike as often as planned; in between, and at the end, everybody carries on. Return how soon outsiders did, sorted."""
     heard: dict[str, list[float]] = {outsider.name: [] for outsider in outsiders}
 
-    async def carry_on(who: str, missing: Callable[[], object], strike: Strike) -> None:
+    async def carry_on(who: str, is_back: Callable[[], bool], strike: Strike) -> None:
         try:
-            await wait_until(lambda: not missing(), timeout=10)
+            await wait_until(is_back, timeout=10)
         except pytest.fail.Exception:
-            pytest.fail(f"strike {len(strikes.done)}: 10 s after the server answered, nothing of {missing() or who}")
-        if who in heard:
+            who = who or ", ".join(scene.missing(strike))
+            pytest.fail(f"strike {len(strikes.done)}: 10 s after the server answered, nothing of {who}")
+        if who:
             heard[who].append((now_ns() - strike.answered_ns) / 1e9)
 
     for number in range(strikes.plan.times):
@@ -348,8 +355,8 @@ async def strike_all(
         if strikes.plan.waits or number == strikes.plan.times - 1:
             for outsider in outsiders:
                 outsider.struck(strikes)
-            waiting = [carry_on(each.name, lambda each=each: not each.has_carried_on(), strike) for each in outsiders]
-            await asyncio.gather(carry_on("everybody", lambda strike=strike: scene.missing(strike), strike), *waiting)
+            waiting = [carry_on(outsider.name, outsider.has_carried_on, strike) for outsider in outsiders]
+            await asyncio.gather(carry_on("", partial(scene.has_carried_on, strike), strike), *waiting)
     return {name: sorted(found) for name, found in heard.items()}
 
 
