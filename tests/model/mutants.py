@@ -166,6 +166,32 @@ MUTANTS: Final = (
         (("lua/sweep_queue.lua", "if gap > lease / 2 or gap < -lease then", "if false then"),),
     ),
     Mutant(
+        "leases that a leap of the clock left with little get nothing",
+        (("lua/include/grace.lua", "swept_at > 0 and '(' .. grant or now", "now"),),
+        ("tests/lua/test_leases.py",),
+    ),
+    Mutant(
+        "a longer lease than the sweeper's gets no more than the others",
+        (("lua/include/grace.lua", "if gap > 0 and ends <= now + lease * 4 / 3 then", "if gap > 0 then"),),
+        ("tests/lua/test_leases.py",),
+    ),
+    Mutant(
+        "a clock that was set back is left alone",
+        (("lua/sweep_queue.lua", "if gap > lease / 2 or gap < -lease then", "if gap > lease / 2 then"),),
+        ("tests/lua/test_leases.py",),
+    ),
+    Mutant(
+        "what was renewed since the clock was set back is moved, too",
+        (
+            (
+                "lua/include/grace.lua",
+                "if gap < 0 then first, last = '(' .. swept_at, '(inf' end",
+                "if gap < 0 then last = '(inf' end",
+            ),
+        ),
+        ("tests/lua/test_leases.py",),
+    ),
+    Mutant(
         "stalled jobs come back in reverse",
         (("lua/include/reclaim.lua", "for index = #back, 1, -1 do", "for index = 1, #back do"),),
     ),
