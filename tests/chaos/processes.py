@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .ledger import Ledger, now_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -116,12 +116,16 @@ class Processes:
         await process.expect("started")
         return process
 
-    def start(self, program: str, /, *, environment: Mapping[str, str] | None = None, **options: Any) -> Process:
-        """Start a program; its options are what the program knows, `environment` variables besides those there are."""
+    def start(
+        self, program: str, /, *, environment: Mapping[str, str] | None = None, through: Sequence[str] = (), **options: Any
+    ) -> Process:
+        """Start a program; its options are what the program knows, `environment` variables besides those there are, `through` a
+        command that becomes the one after it.
+        """
         arguments = [self._queue, self._url, str(self._ledger.directory), json.dumps(options)]
         assert self._guard is not None
         popen = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, str(ROOT), f"tests.chaos.programs.{program}", *arguments],
+            [*through, sys.executable, "-P", "-c", _BOOT, str(ROOT), f"tests.chaos.programs.{program}", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
