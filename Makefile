@@ -5,8 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-# How many test processes run side by side, and what pytest is told besides.
-WORKERS ?= auto
+# How many test processes run side by side, and what pytest is told besides. One more than there are cores: half of a test's time
+# is waiting for other processes.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 PYTEST_ARGS ?=
 SECONDS ?= 60
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal

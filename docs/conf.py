@@ -44,7 +44,15 @@ CONTENTS = {
         "signing",
         "bullmq",
     ],
-    "Exactly": ["delivery", "reliability", "reference/options", "reference/events", "reference/metrics", "reference/api", "reference/cli"],
+    "Exactly": [
+        "delivery",
+        "reliability",
+        "reference/options",
+        "reference/events",
+        "reference/metrics",
+        "reference/api",
+        "reference/cli",
+    ],
     "Project": ["/README", "/ARCHITECTURE", "/CHANGELOG", "/SECURITY", "releasing", "/benchmarks/README"],
 }
 
