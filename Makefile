@@ -50,7 +50,7 @@ chaos: $(VENV)/.dev  ## Play the fault matrix, some minutes (SEED=number replays
 
 chaos-long: $(VENV)/.dev  ## Break everything on purpose, for an hour (JOBS=number, SEED=number)
 	@rm -rf build/chaos build/chaos.json
-	@$(BIN)/pytest -m "" -q -rP $(PYTEST_ARGS) tests/chaos/matrix/test_marathon.py; status=$$?; \
+	@$(BIN)/pytest -m "" -q -rP -o faulthandler_timeout=0 $(PYTEST_ARGS) tests/chaos/matrix/test_marathon.py; status=$$?; \
 		$(PYTEST) -m "" -q -rP $(PYTEST_ARGS) tests/chaos tests/integration/test_fencing.py \
 		--deselect tests/chaos/matrix/test_marathon.py::test_a_marathon || status=$$?; \
 		$(BIN)/python tests/chaos/matrix/report.py && exit $$status
