@@ -13,8 +13,6 @@ from eventq.errors import QueueUnavailable, ScriptError
 from eventq.events import AddedEvent, CompletedEvent, Event, LostEvent
 from eventq.states import JobState
 
-from .processes import strain
-
 if TYPE_CHECKING:
     from eventq import Job, Queue
 
@@ -77,7 +75,9 @@ class Producer:
     async def _add(self) -> None:
         while not self._is_stopped:
             began = time.monotonic()
-            self.acknowledged.append((await self._queue.add("j", len(self.acknowledged))).id)
+            # Kept for ever: what the queue's own rule removes would count as lost.
+            job = await self._queue.add("j", len(self.acknowledged), remove_on_complete=False)
+            self.acknowledged.append(job.id)
             if self._confirms and await on_a_replica(self._queue):
                 self.confirmed.append(self.acknowledged[-1])
             self.slowest = max(self.slowest, time.monotonic() - began)
@@ -127,9 +127,8 @@ class Loss:
         assert self.undone == self.gone
         assert 0 == self.unseen
         assert self.told <= self.missing
-        # What the old primary acknowledged after the reader's last read, before it hung up, nobody else has heard of. That is one add
-        # per failover, unless the machine is so busy that the reader is behind.
-        assert len(self.missing - self.told) <= failovers or strain() > 1
+        # What the old primary acknowledged after the reader's last read, before it hung up, nobody else has heard of.
+        assert len(self.missing - self.told) <= failovers
         assert self.completed == self.acknowledged - self.missing
 
     def __str__(self) -> str:
