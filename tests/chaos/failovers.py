@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eventq.commands.core import Verb
+from eventq import Durability
 from eventq.commands.events import stream_state
-from eventq.errors import QueueUnavailable, ScriptError
+from eventq.errors import QueueUnavailable, Unconfirmed
 from eventq.events import AddedEvent, CompletedEvent, Event, LostEvent
 from eventq.states import JobState
 
@@ -73,26 +73,20 @@ class Producer:
             await asyncio.sleep(0.01)  # sleep-ok: the producer has no news to wait for
 
     async def _add(self) -> None:
+        durability = Durability.REPLICA if self._confirms else Durability.MEMORY
         while not self._is_stopped:
             began = time.monotonic()
-            # Kept for ever: what the queue's own rule removes would count as lost.
-            job = await self._queue.add("j", len(self.acknowledged), remove_on_complete=False)
-            self.acknowledged.append(job.id)
-            if self._confirms and await on_a_replica(self._queue):
-                self.confirmed.append(self.acknowledged[-1])
+            try:
+                # Kept for ever: what the queue's own rule removes would count as lost.
+                job = await self._queue.add("j", len(self.acknowledged), remove_on_complete=False, durability=durability)
+            except Unconfirmed as error:  # it is stored, and may go with the primary
+                self.acknowledged += error.job_ids
+            else:
+                self.acknowledged.append(job.id)
+                if self._confirms:
+                    self.confirmed.append(job.id)
             self.slowest = max(self.slowest, time.monotonic() - began)
             await asyncio.sleep(0.001)  # sleep-ok: as said
-
-
-async def on_a_replica(queue: Queue[Any, Any]) -> bool:
-    """Return whether a replica has what the queue's producer added last. On another connection WAIT would answer for nothing."""
-    runner = queue._producer._runner
-    connects = runner.connects
-    try:
-        replicas = await runner.run_verb(Verb(("WAIT", 1, 500), int))
-    except ScriptError:  # it has become a replica itself
-        return False
-    return replicas >= 1 and connects == runner.connects
 
 
 async def read_all(queue: Queue[Any, Any]) -> dict[int, Event]:
