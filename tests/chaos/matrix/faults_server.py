@@ -108,8 +108,12 @@ async def server_loads(scene: Scene) -> None:
     while (await scene.ask("INFO", "persistence"))["aof_rewrite_in_progress"]:
         await scene.pause(0.02, 0.05)
     await asyncio.to_thread(scene.server.stop)
-    scene.server.args = (*scene.server.args, "--key-load-delay", "300")
-    await asyncio.to_thread(scene.server.start)
+    args = scene.server.args
+    scene.server.args = (*args, "--key-load-delay", "100")  # microseconds, per key and per command of the log
+    try:
+        await asyncio.to_thread(scene.server.start)
+    finally:
+        scene.server.args = args
     await scene.ask("EVAL", "for i = 1, 3000 do redis.call('DEL', 'ballast:' .. i) end", "0", timeout=30)
 
 
