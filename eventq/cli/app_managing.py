@@ -238,7 +238,10 @@ def obliterate(
 
 
 def acl(
-    roles: Annotated[list[str], typer.Argument(metavar="ROLE...", help="producer, worker, observer or admin; several add up.")],
+    roles: Annotated[
+        list[str],
+        typer.Argument(metavar="ROLE...", help="producer, fsync-producer, worker, observer or admin; several add up."),
+    ],
     *,
     prefix: Prefix = "eventq",
 ) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from eventq.cli.findings import OK, PROBLEM, WARNING, Finding, some
+from eventq.cli.findings import OK, PROBLEM, UNKNOWN, WARNING, Finding, some
 from eventq.cli.progress import progress
 from eventq.cli.runtime import UsageError
 from eventq.cli.spans import parse_seconds
 from eventq.cli.text import counted, number
 from eventq.commands.inspect import hash_size
 from eventq.durations import to_ms
+from eventq.errors import ScriptError, ServerRefused
 from eventq.limits import CALL_JOBS, READER_LIVE_MS
-from eventq.operations.examining import Damage, Examined, examine
+from eventq.operations.examining import Damage, Examined, examine, examine_strays
 from eventq.operations.repairing import mend
 
 if TYPE_CHECKING:
@@ -113,7 +115,11 @@ async def examine_all(runner: AsyncRunner, keys: QueueKeys, away_ms: int | None)
     """Examine everything of a queue; of a large one a bar tells how far it is."""
     total = await runner.run_verb(hash_size(keys, "jobs"))
     with progress(f"examining {keys.name}", total, per_call=CALL_JOBS) as show:
-        return await runner.perform(examine(keys, away_ms, show))
+        found = await runner.perform(examine(keys, away_ms, show))
+    if not found.wrong_types:
+        with contextlib.suppress(ServerRefused, ScriptError):  # not permitted, or renamed
+            found.strays = await runner.perform(examine_strays(keys))
+    return found
 
 
 def findings_of(keys: QueueKeys, found: Examined, *, repaired: bool) -> list[Finding]:
@@ -130,7 +136,10 @@ def findings_of(keys: QueueKeys, found: Examined, *, repaired: bool) -> list[Fin
         message = f"the totals do not add up: {found.ledger}"
         advice = f"they are left as they are, since counters are compared with them; {_LOST}"
         findings.append(Finding(name, "totals", WARNING, message, advice))
-    if found.strays:
+    if found.strays is None:
+        message = "whether there are some that no column of the queue has is not permitted to know (SCAN)"
+        findings.append(Finding(name, "keys", UNKNOWN, message))
+    elif found.strays:
         message = f"{counted(len(found.strays), 'key')} that no column of the queue has: {some(found.strays)}"
         findings.append(Finding(name, "keys", WARNING, message, "a newer eventq wrote them, or somebody else: see, then DEL"))
     if not found.damage:

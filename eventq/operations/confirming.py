@@ -41,6 +41,6 @@ def examine(level: Durability, where: str) -> Steps[None]:
 def unexamined(where: str, error: ServerRefused | ScriptError) -> ConfigurationError:
     """Return the error for a server that does not answer `examine`."""
     return ConfigurationError(
-        f"durability 'fsync': {where} does not say its appendfsync, so what it confirms may be untrue; permit its user "
-        f"+info +config|get: {error}"
+        f"durability 'fsync': {where} does not say its appendfsync, so what it confirms may be untrue; permit its user what "
+        f"`eventq acl fsync-producer` prints (+info +config|get +waitaof): {error}"
     )

@@ -70,15 +70,15 @@ _KEYS_PAGE: Final = 1000
 class Examined:
     """What a whole examination found: names by damage (of holes two numbers: said, and there are).
 
-    wrong_types: sentences; nothing else was looked at then. strays: keys that are no column. ledger: what cannot be right of the
-    totals, '' for nothing. stored: how many jobs. lost: waiting jobs that stand in no line, with their runs, the oldest first.
-    in_line: of the misplaced those that are known to stand in line. may_recount: whether every job is known to stand in its
-    state, so that the rest of the line are holes.
+    wrong_types: sentences; nothing else was looked at then. strays: keys that are no column, None where nobody looked.
+    ledger: what cannot be right of the totals, '' for nothing. stored: how many jobs. lost: waiting jobs that stand in no
+    line, with their runs, the oldest first. in_line: of the misplaced those that are known to stand in line. may_recount:
+    whether every job is known to stand in its state, so that the rest of the line are holes.
     """
 
     damage: dict[Damage, list[str]] = field(default_factory=dict[Damage, "list[str]"])
     wrong_types: list[str] = field(default_factory=list[str])
-    strays: list[str] = field(default_factory=list[str])
+    strays: list[str] | None = None
     ledger: str = ""
     stored: int = 0
     lost: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -114,7 +114,6 @@ def examine(keys: QueueKeys, away_ms: int | None, on_progress: OnProgress) -> St
     found.ledger = _unbalanced(queue)
     if away_ms is not None:
         found.add(Damage.READERS, _away(queue.now_ms - away_ms, (yield consumers(keys))))
-    found.strays = yield from _strays(keys)
     return found
 
 
@@ -280,8 +279,11 @@ def _unbalanced(queue: QueueState) -> str:
     return f"{sums['starts']} starts, but {least if sums['starts'] < least else most} outcomes and running jobs"
 
 
-def _strays(keys: QueueKeys) -> Generator[Command[Any] | Verb[Any], Any, list[str]]:
-    """Return keys that look like columns of the queue and are none. The braces of a tag are nothing special in a pattern."""
+def examine_strays(keys: QueueKeys) -> Generator[Command[Any] | Verb[Any], Any, list[str]]:
+    """Return keys that look like columns of the queue and are none. The server lists all its keys for it, or may not.
+
+    The braces of a tag are nothing special in a pattern.
+    """
     known, found, cursor = {keys[column] for column in COLUMNS}, set[str](), ""
     while cursor != "0":
         page: Page = yield walk_keys(f"{keys['meta'].removesuffix('meta')}*", cursor or "0", _KEYS_PAGE)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from eventq import Backoff, Job, JobOptions, Keep, NewJob, Queue, QueueScheduler, SyncQueue, Unrecoverable, Worker
-from eventq.errors import JobFailed
+from eventq.errors import JobFailed, Unconfirmed
 from eventq.permissions import Role
 from eventq_prometheus import PrometheusExporter
 
+from .acl_damage import MENDED, plants
 from .command_line import CommandLine, Ended
 
 if TYPE_CHECKING:
@@ -152,8 +153,29 @@ async def produces(stage: Stage) -> None:
         async with stage.helped() as helped:
             await helped.pause()
         await queue.add("waits")
-        await queue.add_bulk([NewJob(f"name-{number}") for number in range(101)])
+        # A number that somebody damaged, which begins anew.
+        stage.client.hset(queue.context.keys["totals"], "added plain", "many")
+        await queue.add_bulk([NewJob("plain"), *(NewJob(f"name-{number}") for number in range(101))])
         await reads(queue, "own")
+    await confirms(stage)
+
+
+async def produces_on_disk(stage: Stage) -> None:
+    """The same, and asks for what is on disk."""
+    await produces(stage)
+    stage.client.config_set("appendonly", "yes")
+    try:
+        async with opened(stage.queue()) as queue:
+            await queue.add("plain", 1, durability="fsync")
+    finally:
+        stage.client.config_set("appendonly", "no")
+
+
+async def confirms(stage: Stage) -> None:
+    """Asks for a replica's copy: the server counts those there are, and there is none."""
+    async with opened(Queue(stage.name, url=stage.url, confirm_timeout=0.01)) as queue:
+        with contextlib.suppress(Unconfirmed):
+            await queue.add("plain", 1, durability="replica")
 
 
 async def adds(queue: Queue[Any, Any]) -> None:
@@ -198,6 +220,7 @@ async def works(stage: Stage) -> None:
         await lists(queue)
         await queue.upsert_schedule("hourly", every=3600, name="plain")
         await queue.remove_schedule("hourly")
+        await confirms(stage)
         await keeps_up(stage, queue)
 
 
@@ -276,6 +299,9 @@ async def observes(stage: Stage) -> None:
                 await events.lag()
             await exports(stage)
             await looks(stage)
+        await adds(helped)
+        await plants(stage, helped)
+        assert "not stored, but something is left of nobody" in (await stage.run("doctor", stage.name, "--all", code=1)).out
     # What is held of a queue that is not there goes some day.
     missing = stage.queue("missing")
     async with contextlib.AsyncExitStack() as closing:
@@ -315,7 +341,17 @@ async def manages(stage: Stage) -> None:
         await changes(queue)
         await removes(stage, queue)
         await stage.run("doctor", stage.name)
+        await repairs(stage)
         await stage.run("obliterate", stage.name, "--force", "--yes")
+
+
+async def repairs(stage: Stage) -> None:
+    """Mends all there is."""
+    async with stage.helped() as helped, QueueScheduler(helped):
+        await adds(helped)
+        await plants(stage, helped)
+        ended = await stage.run("doctor", stage.name, "--repair", "--yes", "--forget-readers", "30d")
+        assert all(said in ended.out for said in MENDED), ended.out
 
 
 async def changes(queue: Queue[Any, Any]) -> None:
@@ -357,6 +393,7 @@ async def removes(stage: Stage, queue: Queue[Any, Any]) -> None:
 
 SCENARIOS: dict[Role, Scenario] = {
     Role.PRODUCER: produces,
+    Role.FSYNC_PRODUCER: produces_on_disk,
     Role.WORKER: works,
     Role.OBSERVER: observes,
     Role.ADMIN: manages,

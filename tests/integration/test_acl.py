@@ -16,15 +16,17 @@ import redis
 
 from eventq import Job, Queue, Worker
 from eventq.commands.events import hold_consumer, report_events
+from eventq.commands.repair import repair_jobs, repair_line, repair_upkeep
 from eventq.commands.upkeep import run_timers, sweep_queue, trim_events
 from eventq.commands.watch import Vital, report_worker
 from eventq.commands.work import Held, release_jobs, renew_leases, settle_and_claim
 from eventq.errors import JobFailed, ServerRefused
 from eventq.firing import Firing
-from eventq.permissions import READS, TELLS, Role, acl_rules, acl_user, commands_inside
-from eventq.scripts import Script, load_script, script_names
+from eventq.permissions import READS, TELLS, Role, acl_rules, acl_user
+from eventq.scripts import load_script, script_names
 
-from ..servers import ServerKind, TestServer
+from ..servers import ServerKind, TestServer, acl_files, chosen_kind
+from .acl_damage import plants
 from .acl_scenarios import PATIENCE, SCENARIOS, Stage, adds, opened, process
 from .command_line import dump
 
@@ -41,7 +43,7 @@ SAMPLE = 2
 @pytest.fixture(scope="module")
 def acl_server(server_kind: ServerKind) -> Iterator[TestServer]:
     """A server whose users come and go."""
-    with TestServer(server_kind) as server:
+    with TestServer(server_kind, "--appendfsync", "always") as server:
         yield server
 
 
@@ -83,14 +85,15 @@ def without_one(rules: list[str]) -> dict[str, list[str]]:
 
 
 #: What `eventq doctor` asks for, and does without where it is denied.
-DOCTORS = ("config|get", "slowlog|get")
-ROLES = list(Role)
+DOCTORS = ("config|get", "slowlog|get", "scan")
+#: Redis 7.0 confirms nothing of its disk, and has no such role.
+ROLES = [role for role in Role if role is not Role.FSYNC_PRODUCER or chosen_kind() == "valkey"]
 MISSING = [(role, what) for role in ROLES for what in without_one(written(role))]
 # Which ones, the seed of hypothesis and of everything else does not say: test processes have to agree.
 SAMPLED = [
     (role, what)
     for role in ROLES
-    for what in random.Random(f"{role} in vain").sample([w for r, w in MISSING if r is role], SAMPLE)
+    for what in random.Random(f"{role} less one").sample([w for r, w in MISSING if r is role], SAMPLE)
 ]
 
 
@@ -106,7 +109,7 @@ async def perform(stage: Stage, role: Role, rules: list[str]) -> str:
     denied = stage.denied()
     # Whatever it is about may go on, and so comes to an end of its own: nothing is left open.
     stage.permit("~*", "+@all")
-    await asyncio.wait([playing], timeout=2 * PATIENCE)
+    await asyncio.wait([playing], timeout=PATIENCE / 2)
     playing.cancel()
     [outcome] = await asyncio.gather(playing, return_exceptions=True)
     if denied:
@@ -186,14 +189,18 @@ ATTEMPTS: dict[str, Attempt] = {
     "set_schedule": lambda queue: queue.upsert_schedule("new", every=60, name="n"),
     "remove_schedule": lambda queue: queue.remove_schedule("hourly"),
     "fire_schedule": lambda queue: Firing(queue.context.runner, queue.context.keys).fire_due(),
+    "repair_jobs": lambda queue: run(queue, repair_jobs(queue.context.keys, ["nobody", "stateless"])),
+    "repair_line": lambda queue: run(queue, repair_line(queue.context.keys, [("lost", "")], recount=True)),
+    "repair_upkeep": lambda queue: run(queue, repair_upkeep(queue.context.keys, "consumers", ["away"])),
     "hold_consumer": lambda queue: run(queue, hold_consumer(queue.context.keys, "billing", "me", 1000)),
 }
 ALLOWED: dict[Role, set[str]] = {
     # Its tables are those that adding writes to: who may add may also stop the claiming, and tell events.
     Role.PRODUCER: {"add_jobs", "pause_queue", "report_events"},
+    Role.FSYNC_PRODUCER: {"add_jobs", "pause_queue", "report_events"},
     Role.OBSERVER: {"hold_consumer"},
     # Its commands come to most of what an administrator does.
-    Role.WORKER: ATTEMPTS.keys() - {"obliterate_queue", "promote_jobs", "change_delay"},
+    Role.WORKER: ATTEMPTS.keys() - {"obliterate_queue", "promote_jobs", "change_delay", "repair_jobs", "repair_line"},
     Role.ADMIN: set(ATTEMPTS),
 }
 
@@ -214,6 +221,7 @@ async def set_up(stage: Stage) -> None:
                 await failed.result(PATIENCE)
         await failed.log("line")
         await adds(queue)
+        await plants(stage, queue)
         await queue.upsert_schedule("hourly", every=3600, name="plain")
         stage.advance(7200)
 
@@ -244,20 +252,24 @@ async def test_what_is_refused_is_not_done_by_half(stage: Stage, role: Role) -> 
 
 NEVER = """
 KEYS *|FLUSHALL|FLUSHDB|DEBUG SLEEP 0|CONFIG SET maxmemory 1|SCRIPT FLUSH|FUNCTION FLUSH|SHUTDOWN|EVAL return 0|MONITOR|ACL LIST|
-CLIENT KILL ID 1|REPLICAOF NO ONE|SCAN 0|MIGRATE h 1 k 0 1|SWAPDB 0 1|RENAME eventq:{q}:q:jobs eventq:{q}:q:data|PUBLISH channel m|
+CLIENT KILL ID 1|REPLICAOF NO ONE|MIGRATE h 1 k 0 1|SWAPDB 0 1|RENAME eventq:{q}:q:jobs eventq:{q}:q:data|PUBLISH channel m|
 HGET other:{q}:q:meta seq|HGET eventq2:{q}:q:meta seq|HGET something seq|HGET eventq:other seq|DEL eventq:{q}:q:jobs
 """.replace("\n", "").split("|")
-AS_ADMIN = ("CONFIG GET save", "SLOWLOG GET 1", "UNLINK eventq:{q}:q:jobs")
+AS_ADMIN = ("SCAN 0", "SLOWLOG GET 1", "UNLINK eventq:{q}:q:jobs")
+ADDING = "producer fsync-producer worker admin"
 BY_WHOM = {
     **dict.fromkeys(NEVER, ""),
     **dict.fromkeys(AS_ADMIN, "admin"),
     "HDEL eventq:{q}:q:jobs id": "worker admin",
     "HSET eventq:{q}:q:runs id run": "worker admin",
-    "HSET eventq:{q}:q:jobs id job": "producer worker admin",
+    "CONFIG GET save": "fsync-producer admin",
+    "WAIT 1 1": ADDING,
+    "HSET eventq:{q}:q:jobs id job": ADDING,
     "HSET eventq:{q}:q:consumers name place": "observer worker admin",
-    "HSET eventq:queues q tag": "producer worker admin",
+    "HSET eventq:queues q tag": ADDING,
     "LPOP eventq:{q}:q:wait": "worker admin",
-    "HGET eventq:{q}:q:jobs id": "producer worker observer admin",
+    "HSCAN eventq:{q}:q:jobs 0": "observer admin",
+    "HGET eventq:{q}:q:jobs id": f"{ADDING} observer",
 }
 
 
@@ -325,9 +337,7 @@ def test_the_files_are_files_of_users(make_server: MakeServer, monkeypatch: pyte
     """A server starts with them as they are, put together."""
     monkeypatch.delenv("EVENTQ_TEST_ACL", raising=False)  # users are in a file or on the command line
     users = tmp_path / "users.acl"
-    users.write_text(
-        "".join((ROOT / "acl" / f"{role}.acl").read_text() for role in ROLES) + "user default on nopass ~* &* +@all\n"
-    )
+    users.write_text("".join(file.read_text() for file in acl_files(chosen_kind())) + "user default on nopass ~* &* +@all\n")
     server = make_server("--aclfile", str(users))
     with redis.Redis(host="127.0.0.1", port=server.port, username="eventq-admin", password="secret") as client:
         assert client.hget("eventq:queues", "any") is None
@@ -342,7 +352,7 @@ def test_what_reads_and_what_writes(stage: Stage) -> None:
         keyed = info["first_key_pos"] > 0
         if keyed:
             assert is_writing != (command in READS), command
-    assert used >= READS | TELLS
+    assert used >= (READS | TELLS) - ({"waitaof"} if chosen_kind() == "redis" else set())
 
 
 async def test_the_command_line_prints_them(stage: Stage) -> None:
@@ -353,19 +363,8 @@ async def test_the_command_line_prints_them(stage: Stage) -> None:
     both = (await stage.run("acl", "producer", "observer", "producer")).out
     assert both == acl_user("eventq-producer-observer", "secret", [Role.PRODUCER, Role.OBSERVER]) + "\n"
     stage.permit(*acl_rules([Role.PRODUCER, Role.OBSERVER]))
-    assert "'nobody': must be one of producer, worker, observer, admin" in (await stage.run("acl", "nobody", code=2)).err
-    assert "prefix 'a b'" in (await stage.run("acl", "worker", "--prefix", "a b", code=2)).err
-
-
-def test_what_the_text_of_a_script_says() -> None:
-    """Each call in it, with the column it is given: one that is chosen by a condition, or is in a variable, too."""
-    keys = "#!lua\n-- KEYS: meta wait completed\n"
-    script = Script(
-        "any",
-        keys
-        + "local verb = newest and 'ZREVRANGE' or 'ZRANGE' -- redis.call('KEYS', meta_key)\n"
-        + "redis.call(head and 'LPUSH' or 'RPUSH', wait_key, 1) redis.call(verb, KEYS[3], 0, 1) redis.call('TIME')\n",
-        "",
-        ("meta", "wait", "completed"),
+    assert (
+        "'nobody': must be one of producer, fsync-producer, worker, observer, admin"
+        in (await stage.run("acl", "nobody", code=2)).err
     )
-    assert commands_inside(script) == {("lpush", "wait"), ("rpush", "wait"), ("zrevrange", ""), ("zrange", ""), ("time", "")}
+    assert "prefix 'a b'" in (await stage.run("acl", "worker", "--prefix", "a b", code=2)).err

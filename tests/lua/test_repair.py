@@ -15,7 +15,7 @@ from eventq.commands.repair import examine_jobs, repair_jobs, repair_line, repai
 from eventq.commands.upkeep import run_timers
 from eventq.commands.watch import Vital, report_worker
 from eventq.commands.work import release_jobs
-from eventq.operations.examining import Damage, Examined, examine
+from eventq.operations.examining import Damage, Examined, examine, examine_strays
 from eventq.operations.repairing import mend
 from eventq.states import JobState
 
@@ -442,7 +442,7 @@ def test_a_key_of_a_wrong_type_is_told(lab: Lab) -> None:
     work(lab)
     stray = lab.keys["meta"] + "_old"
     lab.redis("SET", stray, "1")
-    assert look(lab).strays == [stray]
+    assert perform(lab, examine_strays(lab.keys)) == [stray]
     lab.redis("SET", lab.keys["progress"], "text")
     found = look(lab)
     assert found.wrong_types == [f"{lab.keys['progress']} is a string, not a hash"]
