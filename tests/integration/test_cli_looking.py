@@ -71,9 +71,10 @@ async def test_queues_counts_every_state(cli: CommandLine, filled: str, url: str
     assert [filled, "paused", "30"] == columns((await cli("queues")).out, "queue")[filled][:3]
 
 
-async def test_prefix_and_tag_are_found(cli: CommandLine, url: str, queue_name: str, redis_client: redis.Redis) -> None:
+async def test_prefix_and_tag_are_found(free_url: str, queue_name: str, redis_client: redis.Redis) -> None:
     """The tag comes from the list of queues; --prefix names another list; --tag wins."""
-    async with Queue(queue_name, url=url, prefix="shop", tag=f"{queue_name}-tag") as queue:
+    cli = CommandLine(free_url)
+    async with Queue(queue_name, url=free_url, prefix="shop", tag=f"{queue_name}-tag") as queue:
         await queue.add("a", job_id="one")
     [facts] = [line for line in (await cli("queues", "--prefix", "shop", "--json")).lines if line["name"] == queue_name]
     assert f"{queue_name}-tag" == facts["tag"]

@@ -870,7 +870,7 @@ async def test_a_reader_that_breaks_tells_its_waiters_and_starts_again(
     with redis.Redis(port=server.port) as client:
         async with Queue(queue_name, url=server.url) as queue:
             queue.on("added", lambda event: heard.append(event.job_id))
-            client.acl_setuser("default", enabled=True, commands=[f"-{command}"])
+            client.acl_setuser(server.user, enabled=True, commands=[f"-{command}"])
             if command == "hmget":
                 with pytest.raises(ServerRefused):
                     await queue.add("refused")
@@ -884,7 +884,7 @@ async def test_a_reader_that_breaks_tells_its_waiters_and_starts_again(
                     with pytest.raises(ServerRefused):
                         await job.result(5)
                     await asyncio.gather(*others)
-            client.acl_setuser("default", enabled=True, commands=[f"+{command}"])
+            client.acl_setuser(server.user, enabled=True, commands=[f"+{command}"])
             job = await queue.add("n", 21)
             await wait_until(lambda: job.id in heard, description="the listener to hear again")
 
