@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -64,3 +65,12 @@ def server_with_a_disk(make_server: MakeServer) -> TestServer:
     """Return a server that confirms what is on its disk."""
     need_valkey()
     return make_server("--appendonly", "yes", "--appendfsync", "always", kind="valkey")
+
+
+async def set_by_hand(port: int, *words: str) -> None:
+    """Send one command as an operator."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"{' '.join(words)}\r\n".encode())
+    assert (await _.readline()).startswith(b"+OK")
+    writer.close()
+    await writer.wait_closed()

@@ -14,15 +14,18 @@ from eventq import (
     InvalidJob,
     JobQueue,
     JobState,
+    LayoutMismatch,
     NewJob,
     Queue,
+    QueueUnavailable,
     Unconfirmed,
 )
+from eventq.keys import QueueKeys
 
 from ..chaos.faults import Ending, Fault, Request, Rule, calls, is_command
 from ..chaos.proxy import FaultProxy
 from ..topologies import TestCluster, TestSentinel
-from .replicated import Replicated, is_stored, need_valkey, server_with_a_disk
+from .replicated import Replicated, is_stored, need_valkey, server_with_a_disk, set_by_hand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -340,6 +343,31 @@ async def test_a_job_queue_passes_it_on(pair: Replicated, queue_name: str) -> No
     await jobs.close()
 
 
+async def test_a_user_who_may_not_wait_is_told_that_the_job_is_stored(pair: Replicated, queue_name: str) -> None:
+    """The add itself was permitted, so it is no refused one: whoever added again without an id would have two jobs."""
+    rules = ["on", ">secret", "~*", "resetchannels", "+@all", "-wait"]
+    await set_by_hand(pair.primary.port, "ACL", "SETUSER", "eventq", *rules)
+    url = pair.primary.url.replace("://", "://eventq:secret@")
+    async with Queue(queue_name, url=url, durability="replica", confirm_timeout=SHORT) as queue:
+        with pytest.raises(Unconfirmed, match="the server answered: .* no permissions to run the 'wait' command"):
+            await queue.add("j", 1)
+        with pytest.raises(BulkAddError, match=r"^3 of 3 jobs were added, 0 of them confirmed") as caught:
+            await queue.add_bulk([NewJob("j", number) for number in range(3)])
+        assert (3, []) == (len(caught.value.added), caught.value.confirmed)
+        assert 4 == await queue.count()
+
+
+async def test_what_a_script_refuses_is_told_as_without_a_level(pair: Replicated, queue_name: str) -> None:
+    """Nothing was written, so nothing is confirmed, and no count of copies gets into what is told."""
+    pair.primary.ask("HSET", QueueKeys(queue_name)["meta"], "layout", "2")
+    before = pair.calls("wait")
+    async with Queue(queue_name, url=pair.primary.url) as queue:
+        for level in Durability.MEMORY, Durability.REPLICA:
+            with pytest.raises(LayoutMismatch, match="says layout 2, this"):
+                await queue.add("j", 1, durability=level)
+    assert before == pair.calls("wait")
+
+
 # -- fsync
 
 
@@ -405,13 +433,21 @@ async def test_a_user_who_may_not_ask_is_told_which_permission(make_server: Make
         await queue.add("j", 1)
 
 
-async def set_by_hand(port: int, *words: str) -> None:
-    """Send one command as an operator."""
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"{' '.join(words)}\r\n".encode())
-    assert (await _.readline()).startswith(b"+OK")
-    writer.close()
-    await writer.wait_closed()
+async def test_every_connection_is_examined_before_it_adds(make_server: MakeServer, queue_name: str) -> None:
+    """A server that comes back with other settings is another server: it is told before anything is stored there."""
+    server = server_with_a_disk(make_server)
+    with FaultProxy(server.port) as proxy:
+        async with Queue(queue_name, url=proxy.url, durability="fsync") as queue:
+            await queue.add("j", 1)
+            await set_by_hand(server.port, "CONFIG", "SET", "appendfsync", "everysec")
+            proxy.inject(Rule(Fault.LOSE_REQUEST, times=1, when=calls("add_jobs")))
+            with pytest.raises(QueueUnavailable, match="whether it took effect is unknown; now durability 'fsync': .* everysec"):
+                await queue.add("j", 2)
+            with pytest.raises(ConfigurationError, match="appendfsync everysec"):
+                await queue.add("j", 2)
+            assert 1 == await queue.count()
+            await set_by_hand(server.port, "CONFIG", "SET", "appendfsync", "always")
+            await queue.add("j", 2)
 
 
 # -- refusals

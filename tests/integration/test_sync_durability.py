@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventq import BulkAddError, ConfigurationError, InvalidJob, NewJob, SyncQueue, Unconfirmed
+from eventq import BulkAddError, ConfigurationError, InvalidJob, NewJob, QueueUnavailable, SyncQueue, Unconfirmed
 
 from ..chaos.faults import Fault, Rule, calls, is_command
 from ..chaos.proxy import FaultProxy
-from .replicated import Replicated, is_stored, server_with_a_disk
+from .replicated import Replicated, is_stored, server_with_a_disk, set_by_hand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +119,32 @@ def test_fsync(make_server: MakeServer, queue_name: str) -> None:
         with pytest.raises(ConfigurationError, match=r"^durability 'fsync': .* (has no append-only file|is Redis 7.0.15)"):
             queue.add("j", 1)
         assert 0 == queue.count()
+
+
+async def test_every_connection_is_examined_before_it_adds(make_server: MakeServer, queue_name: str) -> None:
+    """A server that comes back with other settings is told before anything is stored there."""
+    server = server_with_a_disk(make_server)
+    with FaultProxy(server.port) as proxy, SyncQueue(queue_name, url=proxy.url, durability="fsync") as queue:
+        queue.add("j", 1)
+        await set_by_hand(server.port, "CONFIG", "SET", "appendfsync", "everysec")
+        proxy.inject(Rule(Fault.LOSE_REQUEST, times=1, when=calls("add_jobs")))
+        with pytest.raises(QueueUnavailable, match="whether it took effect is unknown; now durability 'fsync': .* everysec"):
+            queue.add("j", 2)
+        with pytest.raises(ConfigurationError, match="appendfsync everysec"):
+            queue.add("j", 2)
+        assert 1 == queue.count()
+
+
+async def test_a_user_who_may_not_wait_is_told_that_the_job_is_stored(pair: Replicated, queue_name: str) -> None:
+    """And whoever may not ask what a server confirms, that none is."""
+    await set_by_hand(pair.primary.port, "ACL", "SETUSER", "eventq", "on", ">secret", "~*", "+@all", "-wait", "-config|get")
+    url = pair.primary.url.replace("://", "://eventq:secret@")
+    with SyncQueue(queue_name, url=url, durability="replica", confirm_timeout=SHORT) as queue:
+        with pytest.raises(Unconfirmed, match="the server answered: .* no permissions to run the 'wait' command"):
+            queue.add("j", 1)
+        with pytest.raises(ConfigurationError, match="^durability 'fsync': "):
+            queue.add("j", 2, durability="fsync")
+        assert 1 == queue.count()
 
 
 def test_bad_settings_and_closed_queues(pair: Replicated, queue_name: str) -> None:

@@ -450,6 +450,17 @@ MUTANTS: Final = (
         (("operations/confirming.py", 'if policy == "always" or (', "if policy or ("),),
         tests=(f"{DURABILITY}::test_a_server_that_cannot_confirm_a_disk_is_told_at_once",),
     ),
+    Mutant(
+        "only the first connection is examined",
+        (
+            (
+                "client/confirming.py",
+                "                await self._examine(connection)\n",
+                "                if not self._examined:\n                    await self._examine(connection)\n",
+            ),
+        ),
+        tests=(f"{DURABILITY}::test_every_connection_is_examined_before_it_adds",),
+    ),
     # -- the worker
     Mutant(
         "worker tells refused outcomes as recorded",
