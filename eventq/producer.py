@@ -43,6 +43,7 @@ class Producer(Generic[DataT, ResultT]):
         """Begin with nothing waiting and nothing in flight: at first, and in a forked child."""
         self._waiting: deque[tuple[NewRecord, asyncio.Future[int | None]]] = deque()
         self._is_busy = False
+        self._bulks = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -77,6 +78,8 @@ class Producer(Generic[DataT, ResultT]):
             if flight is not None:
                 times.extend((await flight).times(size))
 
+        self._bulks += 1
+        self._idle.clear()
         try:
             for chunk in chunks(records):
                 command = self._add_jobs(self._context.keys, chunk)
@@ -86,18 +89,29 @@ class Producer(Generic[DataT, ResultT]):
             await land()
         except EventqError as error:
             raise bulk_error(records, len(times), error) from error
+        finally:
+            if flight is not None:
+                flight.cancel()  # of a caller that was cancelled: nobody would take what it comes to
+            self._bulks -= 1
+            self._rest()
         return times
 
     async def close(self) -> None:
-        """Let what is in flight finish, then close the connection."""
-        await self._idle.wait()
-        await self._runner.close()
+        """Let what is in flight finish, then close the connection; at once if cancelled, and what is in flight is told."""
+        try:
+            await self._idle.wait()
+        finally:
+            await self._runner.close()
 
     def _next(self) -> None:
         if self._waiting:
             self._sending = asyncio.create_task(self._send(), name=f"eventq-add {self._context.name}")
         else:
             self._is_busy = False
+            self._rest()
+
+    def _rest(self) -> None:
+        if not self._is_busy and not self._bulks:
             self._idle.set()
 
     async def _send(self) -> None:
@@ -113,7 +127,7 @@ class Producer(Generic[DataT, ResultT]):
                     if not future.done():
                         future.set_result(time)
         self._is_busy = False
-        self._idle.set()
+        self._rest()
 
     def _take(self) -> list[tuple[NewRecord, asyncio.Future[int | None]]]:
         batch: list[tuple[NewRecord, asyncio.Future[int | None]]] = []

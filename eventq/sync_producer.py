@@ -72,6 +72,8 @@ class SyncProducer(Generic[DataT, ResultT]):
         self._waiting: list[_Add] = []
         #: Whose turn it is to send. None: nothing waits either.
         self._leader: _Add | None = None
+        #: Threads that add in bulk.
+        self._bulks: set[int] = set()
 
     def add(self, record: NewRecord) -> int | None:
         """Store one job. Returns when (ms, Redis' clock), None when the id existed. An interrupted caller's job may be in."""
@@ -103,17 +105,26 @@ class SyncProducer(Generic[DataT, ResultT]):
         """
         times: list[int | None] = []
         try:
+            with self._lock:
+                if self._is_closed:
+                    raise ConfigurationError("this object is closed; make a new one")
+                self._bulks.add(threading.get_ident())
             for chunk in chunks(records):
                 times += self._runner.run(self._add_jobs(self._context.keys, chunk)).times(len(chunk))
         except EventqError as error:
             raise bulk_error(records, len(times), error) from error
+        finally:
+            with self._lock:
+                self._bulks.discard(threading.get_ident())
+                self._idle.notify_all()
         return times
 
     def close(self) -> None:
         """Let what waits and what is in flight finish, then close the connection."""
         with self._lock:
             self._is_closed = True
-            self._idle.wait_for(lambda: self._leader is None)
+            # Its own thread adds nothing any more, even where an interruption left it among them.
+            self._idle.wait_for(lambda: self._leader is None and self._bulks <= {threading.get_ident()})
         self._runner.close()
 
     def _send(self, mine: _Add, until: float) -> None:

@@ -232,7 +232,11 @@ class AsyncRunner:
         else:
             self._node = self._server.next_node()
         recovery.tried = self._node
-        self._connection = connection = await open_async(self._server, self._client_name, self._node)
+        connection = await open_async(self._server, self._client_name, self._node)
+        if self._is_closed:
+            await connection.disconnect(nowait=True)
+            raise ConfigurationError("this object was closed meanwhile")
+        self._connection = connection
         self.connects += 1
         return connection
 

@@ -36,6 +36,10 @@ class Replicated(Topology):
         """Return how many connections of the primary are blocked, as WAIT does."""
         return int(self.primary.info("clients")["blocked_clients"])
 
+    def clients(self) -> int:
+        """Return how many connections of ours the primary has."""
+        return str(self.primary.ask("CLIENT", "LIST")).count("name=eventq")
+
     def calls(self, command: str) -> int:
         """Return how often the primary has run a command."""
         rows: dict[str, Any] = self.primary.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})

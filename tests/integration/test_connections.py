@@ -22,6 +22,8 @@ from eventq.commands.read import wait_for_work
 from eventq.errors import ConfigurationError, QueueUnavailable, ServerRefused
 from eventq.events import AddedEvent, CompletedEvent, Event
 
+from ..chaos.faults import Fault, Rule, is_command
+from ..chaos.proxy import FaultProxy
 from .recorder import PATIENCE, Recorder
 
 if TYPE_CHECKING:
@@ -383,6 +385,21 @@ async def test_close_ends_while_the_server_is_away(make_server: MakeServer, queu
 
 
 # --- one's own reply --------------------------------------------------------------------------------------------------
+
+
+async def test_a_runner_that_is_closed_while_it_connects(make_server: MakeServer, wait_until: WaitUntil) -> None:
+    """Nothing is sent any more, and no connection is left that nobody would close."""
+    server = make_server()
+    with FaultProxy(server.port) as proxy, plain(server) as client:
+        runner = AsyncRunner(Server(proxy.url), client_name="late")
+        proxy.inject(Rule(Fault.DELAY_REPLY, times=1, seconds=0.2, when=is_command("INFO")))
+        calling = asyncio.create_task(runner.run_verb(Verb(("SET", "key", "value"), str)))
+        await wait_until(lambda: proxy.counts[Fault.DELAY_REPLY] == 1, description="the reply that is late")
+        await runner.close()
+        with pytest.raises(ConfigurationError, match="closed meanwhile"):
+            await calling
+        assert client.get("key") is None
+        await wait_until(lambda: all(each["name"] != "late" for each in client.client_list()), description="no connection")
 
 
 async def test_a_cancelled_caller_leaves_no_reply_behind(url: str, queue_name: str) -> None:

@@ -254,6 +254,35 @@ async def test_an_old_primary_confirms_nothing(pair: Replicated, queue_name: str
         assert 2 == await queue.count()
 
 
+async def test_closing_lets_adds_and_bulks_finish(pair: Replicated, queue_name: str, wait_until: WaitUntil) -> None:
+    """Whatever it waits for: a bulk that needs several calls, too."""
+    queue: Queue[Any, Any] = Queue(queue_name, url=pair.primary.url, durability="replica", confirm_timeout=30)
+    await queue.add("j", 0)
+    pair.replica.freeze()
+    adding = asyncio.create_task(queue.add_bulk([NewJob("j", number) for number in range(1200)]))
+    await wait_until(lambda: pair.waiting() == 1, description="a connection that waits")
+    closing = asyncio.create_task(queue.close())
+    await asyncio.wait([closing], timeout=SHORT)
+    assert not closing.done()
+    pair.replica.thaw()
+    assert 1200 == len(await adding)
+    await closing
+
+
+async def test_a_close_that_is_cancelled_leaves_no_connection(pair: Replicated, queue_name: str, wait_until: WaitUntil) -> None:
+    """Who closes has no patience for a replica: the connection goes, and the caller is told that nobody knows."""
+    queue: Queue[Any, Any] = Queue(queue_name, url=pair.primary.url, durability="replica", confirm_timeout=30)
+    await queue.add("j", 0)
+    pair.replica.freeze()
+    adding = [asyncio.create_task(queue.add("j", number)) for number in range(3)]
+    await wait_until(lambda: pair.waiting() == 1, description="a connection that waits")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.close(), SHORT)
+    told = await asyncio.wait_for(asyncio.gather(*adding, return_exceptions=True), 10)
+    assert [QueueUnavailable, ConfigurationError, ConfigurationError] == [type(each) for each in told]
+    await wait_until(lambda: pair.waiting() == 0 and pair.clients() == 0, description="no connection")
+
+
 class Adders:
     """Ten that add one job after the other, and what they were told is confirmed."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,6 +73,22 @@ async def test_threads_share_confirmations_and_who_asks_for_none_waits_for_none(
         pair.replica.thaw()
         assert all(is_stored(pair.replica, queue_name, each.result(10).id) for each in durable)
         assert 2 == pair.calls("wait") - before
+
+
+async def test_closing_lets_a_bulk_finish(pair: Replicated, queue_name: str, wait_until: WaitUntil) -> None:
+    """One that needs several calls, of another thread."""
+    queue: SyncQueue[Any, Any] = SyncQueue(queue_name, url=pair.primary.url, durability="replica", confirm_timeout=30)
+    queue.add("j", 0)
+    with ThreadPoolExecutor(2) as threads:
+        pair.replica.freeze()
+        adding = threads.submit(queue.add_bulk, [NewJob("j", number) for number in range(1200)])
+        await wait_until(lambda: pair.waiting() == 1, description="a connection that waits")
+        closing = threads.submit(queue.close)
+        assert wait([closing], SHORT).not_done
+        pair.replica.thaw()
+        assert 1200 == len(adding.result(10))
+        closing.result(10)
+    await wait_until(lambda: pair.clients() == 0, description="no connection")
 
 
 def test_each_thread_is_told_of_its_own_job(pair: Replicated, queue_name: str) -> None:
