@@ -19,7 +19,7 @@ class Remedy(Enum):
     RECONNECT = "the connection or its server is no longer right: connect again and send again"
     FOLLOW = "another node of the Cluster holds the queue: connect to it and send again"
     REFUSED = "the server takes no writes for now: tell the caller; what has all the time in the world waits"
-    FORBIDDEN = "the user lacks a permission, nothing was done: tell the caller; what has worked here before waits as above"
+    FORBIDDEN = "the user lacks a permission, nothing was done: tell the caller; what has worked before, and tells of it, waits"
     RAISE = "the caller must know"
 
 

@@ -17,6 +17,8 @@ _FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 0.5
 #: Scripts that are flushed again and again are loaded so often without a pause.
 _LOADS: Final = 3
+#: Seconds until it is told again that a permission is missing, which it may be for good.
+_TELL_EVERY: Final = 30.0
 
 
 class Recovery:
@@ -24,7 +26,7 @@ class Recovery:
 
     what: how errors call it. tried: the node whose connection is in use. patience: seconds until QueueUnavailable, None for no
     end. longest_pause: seconds between two tries. began: when the call was made (monotonic), if not now. has_worked: whether
-    this runner ever got an answer: who was let in once may be again.
+    this runner ever got an answer, and somebody hears what it waits for: who was let in once may be again.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Recovery:
         self._has_worked = has_worked
         self._has_followed = False
         self._loads = 0
+        self._tell_at = 0.0
         #: Whether the script must be loaded before the next try.
         self.load = False
         #: Whether the connection must be replaced, and by one to which node of a Cluster (None: the server decides).
@@ -86,6 +89,16 @@ class Recovery:
             self._server.node_failed(self.tried)
         # Not all of them at the same moment.
         return pause * (1 + random()) / 2
+
+    def is_news(self, fault: Exception) -> bool:
+        """Whether somebody is to be told of a fault that is waited for."""
+        if remedy_of(fault) is not Remedy.FORBIDDEN:
+            return True
+        now = monotonic()
+        if now < self._tell_at:
+            return False
+        self._tell_at = now + _TELL_EVERY
+        return True
 
     def _may_wait(self, remedy: Remedy) -> bool:
         if remedy is Remedy.LOAD_SCRIPT:

@@ -53,7 +53,8 @@ class AsyncRunner:
     timeout: seconds one reply may take before the connection counts as dead and is replaced.
     patience: seconds a command may be repeated before QueueUnavailable, its wait for its turn included; None repeats until it is
     closed.
-    longest_pause: seconds between two tries, at most. on_fault: told about each fault that is waited for, for error events.
+    longest_pause: seconds between two tries, at most. on_fault: told about each fault that is waited for, for error events, and
+    now and then of a permission that is missing; without it, that is raised.
 
     Cancelling a caller drops the connection with its unread reply; a later call is never answered by it. After a fork the child
     opens a connection and takes a writer id of its own. Bound to the event loop of its first call.
@@ -169,7 +170,8 @@ class AsyncRunner:
             longest_pause=self._longest_pause,
             tried=self._node,
             began=began,
-            has_worked=self._has_worked,
+            # Whom nobody hears is not to wait in silence: its caller is told.
+            has_worked=self._has_worked and self._on_fault is not None,
         )
         while True:
             try:
@@ -186,7 +188,7 @@ class AsyncRunner:
                 if recovery.drop:
                     await self._drop()
                 if pause:
-                    if self._on_fault:
+                    if self._on_fault and recovery.is_news(fault):
                         self._on_fault(fault)
                     await asyncio.sleep(pause)
             else:

@@ -326,6 +326,40 @@ async def test_who_loses_a_permission_has_it_back_some_day(
     assert all("permission" in message for message in scene.told)
 
 
+async def test_a_permission_that_is_gone_for_good_is_no_storm(
+    scene: Scene, make_server: MakeServer, wait_until: WaitUntil
+) -> None:
+    """It is told once for many tries, not with each, and whoever stops the worker need not wait for it."""
+
+    def refused() -> int:
+        with admin(scene.server) as client:
+            rows: Any = client.info("commandstats")
+        return int(rows["cmdstat_bzpopmin"]["rejected_calls"])
+
+    async with permission("-bzpopmin", given=("+bzpopmin",))(scene.server, make_server):
+        await scene.queue.add("work")
+        await wait_until(lambda: refused() >= 5, description="tries")
+        assert 1 == len([message for message in scene.told if "bzpopmin" in message])
+        for name in ("early", "late"):
+            scene.end(name)
+        scene.worker.stop()
+        await asyncio.wait_for(scene.running, PATIENCE)
+
+
+async def test_a_reader_that_loses_its_permission_is_told(scene: Scene, make_server: MakeServer) -> None:
+    """It has nobody else to tell: to wait would be to stand still for ever without a word."""
+    async with scene.queue.events() as events:
+        await scene.queue.add("work")
+        await anext(events)
+        async with permission("-xread", given=("+xread",))(scene.server, make_server):
+
+            async def reads() -> None:
+                while True:
+                    await anext(events)
+
+            await told(lambda: asyncio.wait_for(reads(), PATIENCE), ServerRefused, "^XREAD: .* lacks a permission", most=PATIENCE)
+
+
 async def test_a_worker_does_not_outlive_its_upkeep(scene: Scene, make_server: MakeServer, wait_until: WaitUntil) -> None:
     """A permission that is gone for a moment: the worker has ended, or its scheduler works again; never a worker without one."""
     async with permission("-evalsha", given=("+evalsha",))(scene.server, make_server):
