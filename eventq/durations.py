@@ -9,7 +9,7 @@ from eventq.errors import InvalidJob
 from eventq.limits import MAX_DELAY_MS
 
 
-def to_ms(what: str, value: float | timedelta, *, minimum_ms: int = 0) -> int:
+def to_ms(what: str, value: float | timedelta, *, minimum_ms: int = 0, maximum_ms: int = MAX_DELAY_MS) -> int:
     """Return a duration given in seconds or as timedelta in whole ms. Raises InvalidJob naming `what` and the value."""
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
@@ -18,9 +18,11 @@ def to_ms(what: str, value: float | timedelta, *, minimum_ms: int = 0) -> int:
     else:
         # An int beyond what a float holds is beyond the limit too.
         seconds = float(value) if abs(value) < 2**62 else math.inf
-    if not math.isfinite(seconds) or not minimum_ms <= seconds * 1000 <= MAX_DELAY_MS:
+    if not math.isfinite(seconds) or not minimum_ms <= seconds * 1000 <= maximum_ms:
         low = f"at least {minimum_ms / 1000:g}" if minimum_ms else "not negative"
-        raise InvalidJob(f"{what} {value!r}: must be {low} and at most ten years ({MAX_DELAY_MS // 1000} seconds)")
+        high = f"{maximum_ms // 1000} seconds"
+        high = f"ten years ({high})" if maximum_ms == MAX_DELAY_MS else high
+        raise InvalidJob(f"{what} {value!r}: must be {low} and at most {high}")
     return round(seconds * 1000)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Generic
 
 from eventq.client import AsyncRunner, ConfirmingRunner
 from eventq.commands.add import Added, NewRecord, add_jobs, chunks
-from eventq.commands.confirm import Confirmation, add_confirmed, bulk_error, told_to
+from eventq.commands.confirm import MAX_CONFIRM_MS, Confirmation, add_confirmed, bulk_error, told_to
 from eventq.context import DataT, QueueContext, ResultT
 from eventq.durability import Durability, check_durability
 from eventq.durations import to_ms
@@ -153,7 +153,7 @@ class Producers(Generic[DataT, ResultT]):
         self, context: QueueContext[DataT, ResultT], durability: Durability | str, confirm_timeout: float | timedelta
     ) -> None:
         self._context = context
-        self._timeout_ms = to_ms("confirm_timeout", confirm_timeout, minimum_ms=1)
+        self._timeout_ms = to_ms("confirm_timeout", confirm_timeout, minimum_ms=1, maximum_ms=MAX_CONFIRM_MS)
         self._made: dict[Durability, Producer[DataT, ResultT]] = {}
         self._is_closed = False
         #: That of adds which ask for no level of their own.

@@ -120,7 +120,8 @@ def not_a_cluster_url(where: str) -> ConfigurationError:
 
 def unavailable(what: str, where: str, seconds: float, error: BaseException) -> QueueUnavailable:
     """Return our error for a server that could not be reached in time."""
+    said = str(error) or type(error).__name__
     unknown = "; whether it took effect is unknown, repeating an add is safe with a job_id of your own"
     return QueueUnavailable(
-        f"{what}: no answer from {where} for {seconds:.1f} seconds: {error}{unknown if what.startswith('script') else ''}"
+        f"{what}: no answer from {where} for {seconds:.1f} seconds: {said}{unknown if what.startswith('script') else ''}"
     )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Copies that are waited for. With more, one replica that is down for a moment would leave every add unconfirmed.
 COPIES: Final = 1
+#: The longest that may be waited: a day. A socket of Python's waits for less than 25.
+MAX_CONFIRM_MS: Final = 86_400_000
 _WHERE: Final = {Durability.FSYNC: "on disk", Durability.REPLICA: "on a replica"}
 
 

@@ -495,9 +495,9 @@ async def test_an_unknown_level_is_refused(url: str, queue_name: str, level: Any
         assert 0 == await queue.count()
 
 
-@pytest.mark.parametrize("timeout", [0, -1, "5", None, float("nan")])
+@pytest.mark.parametrize("timeout", [0, -1, "5", None, float("nan"), 86_401])
 def test_a_timeout_that_is_none_is_refused(url: str, queue_name: str, timeout: Any) -> None:
-    """0 would wait for ever."""
+    """0 would wait for ever, and a month is more than a socket does."""
     with pytest.raises(InvalidJob, match=r"^confirm_timeout .*: must be"):
         Queue(queue_name, url=url, confirm_timeout=timeout)
 

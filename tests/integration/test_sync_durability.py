@@ -170,6 +170,10 @@ def test_bad_settings_and_closed_queues(pair: Replicated, queue_name: str) -> No
         SyncQueue(queue_name, durability=level)
     with pytest.raises(InvalidJob, match="^confirm_timeout 0: must be at least"):
         SyncQueue(queue_name, confirm_timeout=0)
+    with pytest.raises(InvalidJob, match="^confirm_timeout 86401: must be at least 0.001 and at most 86400 seconds"):
+        SyncQueue(queue_name, confirm_timeout=86_401)
+    with SyncQueue(queue_name, url=pair.primary.url, confirm_timeout=86_400) as queue:
+        queue.add("j", 1, durability="replica")
     with SyncQueue(queue_name, url=pair.primary.url) as queue, pytest.raises(ConfigurationError, match="must be memory, fsync"):
         queue.add("j", 1, durability=level)
     with pytest.raises(ConfigurationError, match="closed"):

@@ -84,3 +84,4 @@ def test_a_server_that_is_away_is_named_without_its_password() -> None:
     assert isinstance(ours, QueueUnavailable)
     for words in ("script add_jobs", "redis://h:6379/0", "10.0 seconds", "refused", "job_id"):
         assert words in str(ours)
+    assert "seconds: TimeoutError; " in str(unavailable("script add_jobs", "redis://h:6379/0", 10.0, TimeoutError()))
