@@ -71,13 +71,20 @@ def check_queue_name(name: object, what: str = "queue name") -> str:
 
 def check_job_name(name: object) -> str:
     """Return the name; raise InvalidJob when it cannot name a job. Names come again and again: they are matched once."""
-    if type(name) is str and name in _known_names:
-        return name
-    if isinstance(name, str) and _JOB_NAME.match(name):
-        if len(_known_names) < _MOST_KNOWN:
-            _known_names.add(name)
+    if isinstance(name, str) and is_job_name(name):
         return name
     raise InvalidJob(f"job name {_short(name)}: must be 1 to 128 of A-Z a-z 0-9 . _ - : / and space")
+
+
+def is_job_name(name: str) -> bool:
+    """Whether it can name a job, and stand in an event as it is."""
+    if name in _known_names:
+        return True
+    if not _JOB_NAME.match(name):
+        return False
+    if len(_known_names) < _MOST_KNOWN:
+        _known_names.add(name)
+    return True
 
 
 def check_own_id(job_id: object) -> str:

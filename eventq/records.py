@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from eventq.errors import EventqError
+from eventq.keys import is_job_name
 from eventq.limits import LAST_MS
 from eventq.options import Spec, parse_spec
 from eventq.states import JobState
@@ -70,6 +71,8 @@ def parse_record(text: str, apart: str) -> Record:
             raise ValueError(f"layout {layout}")
         added_ms, due_ms, number = int(added), int(due or 0), int(priority or 0)
         check_numbers(added_ms, due_ms, number)
+        if not is_job_name(name):
+            raise ValueError(f"name {name[:80]!r}")
         apart_or_in = apart if "d" in flags else data
         return Record(added_ms, due_ms, number, flags, name, trace, parse_spec(spec), apart_or_in, spec)
     except ValueError as error:

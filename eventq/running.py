@@ -14,6 +14,7 @@ from eventq.commands.work import Held, Outcome
 from eventq.durations import to_ms
 from eventq.errors import InvalidJob, LeaseLost, Postpone, Retry, Unrecoverable
 from eventq.outcome import TimedOut, TooManyStarts, Verdict, completed, failed, identity, postponed, result_text
+from eventq.spans import members_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -79,7 +80,7 @@ class Running:
 
     def _trace(self, error: JobErrorInfo | None) -> str:
         """Return what an event says of traces: whose the job is, and what was said of the run's span."""
-        trace = f",{self.record.trace}" if self.record.trace else ""
+        trace = f",{members}" if (members := members_of(self.record.trace)) else ""
         if self.context is not None and (error is not None or self.context.made is not None):
             said = self.context.span.captured(error.traceback if error else "")
             return f"{trace},{said}" if said else trace

@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 
 from eventq.cron import find_zone
 from eventq.errors import InvalidJob
+from eventq.keys import is_job_name
 from eventq.limits import LAST_MS, MAX_PRIORITY
 from eventq.options import JobOptions, Keep, parse_spec
 from eventq.records import UnreadableRecord, check_numbers
@@ -120,6 +121,8 @@ def _check_stored(definition: Definition, standing: Standing) -> None:
     late = definition.missed
     if late not in ("once", "skip") and not (isinstance(late, int) and 1 <= late <= MAX_LATE_RUNS):
         raise ValueError(f"missed {str(late)[:80]!r}")
+    if not is_job_name(definition.name):
+        raise ValueError(f"name {definition.name[:80]!r}")
     parse_spec(definition.spec)
 
 

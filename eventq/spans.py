@@ -56,7 +56,10 @@ class TraceFacts(msgspec.Struct, frozen=True, gc=False):
 
 
 NO_FACTS: Final = TraceFacts()
+_MEMBERS: Final = frozenset(TraceFacts.__struct_fields__)
 _decode = msgspec.json.Decoder(TraceFacts).decode
+_decode_members = msgspec.json.Decoder(dict[str, str]).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def facts_of(fragment: str) -> TraceFacts:
@@ -67,6 +70,21 @@ def facts_of(fragment: str) -> TraceFacts:
         return _decode(f"{{{fragment}}}")
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return NO_FACTS
+
+
+def members_of(fragment: str) -> str:
+    """Return a stored fragment as an event of the job may carry it: an event stands beside others in one JSON text, and a member
+    of another name could be taken for another fact. '' where it is damaged.
+    """
+    if not fragment:
+        return ""
+    try:
+        said = _decode_members(f"{{{fragment}}}")
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return ""
+    if said.keys() <= _MEMBERS:
+        return fragment
+    return _encode({name: text for name, text in said.items() if name in _MEMBERS}).decode()[1:-1]
 
 
 class SpanIds(msgspec.Struct, frozen=True, gc=False):

@@ -11,6 +11,7 @@ from eventq.limits import CALL_BYTES, INLINE_DATA_BYTES, MAX_SCHEDULES
 from eventq.records import UnreadableRecord
 from eventq.schedule import Standing, StoredSchedule, parse_schedule
 from eventq.scripts import load_script
+from eventq.spans import members_of
 
 if TYPE_CHECKING:
     from eventq.keys import QueueKeys
@@ -73,7 +74,7 @@ def fire_schedule(
         head, body, apart = f"{head}d", f"{definition.spec}\n", data
     args: list[str | int] = [schedule.id, *_as_read(schedule.standing), new.text]
     args += [plan.missed, plan.first_missed_ms, plan.last_missed_ms, str(definition.missed)]
-    args += ["" if plan.run_ms is None else plan.run_ms, definition.name, head, body, apart, definition.trace]
+    args += ["" if plan.run_ms is None else plan.run_ms, definition.name, head, body, apart, members_of(definition.trace)]
     return Command(script, script.keys(keys), args, lambda reply: str(reply[1]))
 
 

@@ -213,6 +213,8 @@ async def test_stored_data_that_does_not_fit_fails_that_job_alone(url: str, queu
         pytest.param(b"1\t1\t\t\t\tn\t\n\n{broken", id="broken JSON"),
         pytest.param(b"1\t1\t\t\t\tn\t\n\n\xff\xfe", id="no UTF-8"),
         pytest.param(b"1\t1\t\t\td\tn\t\n\n", id="large data that is gone"),
+        pytest.param(b'1\t1\t\t\t\ta"b\t\n\n1', id="a name that ends a text"),
+        pytest.param(b"1\t1\t\t\t\ta\x01b\t\n\n1", id="a name with a control character"),
     ],
 )
 async def test_a_damaged_record_fails_that_job_alone(url: str, queue_name: str, redis_client: redis.Redis, record: bytes) -> None:
@@ -233,6 +235,30 @@ async def test_a_damaged_record_fails_that_job_alone(url: str, queue_name: str, 
         assert failed.error.message
         counts = await queue.get_job_counts()
         assert (counts[JobState.COMPLETED], counts[JobState.FAILED], counts[JobState.ACTIVE]) == (3, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        pytest.param(b'"traceparent', id="cut off"),
+        pytest.param(b'"service":"a"},{"job_id":"x"', id="another event"),
+        pytest.param(b'"service":"a","job_id":"x","result":5', id="other facts"),
+    ],
+)
+async def test_a_damaged_trace_context_harms_no_event(url: str, queue_name: str, redis_client: redis.Redis, trace: bytes) -> None:
+    """The outcomes of a batch stand in one JSON text: what is damaged in one job makes none of them unreadable or another."""
+
+    async def work(job: Job[Any, Any]) -> Any:
+        return job.data
+
+    async with Queue(queue_name, url=url) as queue, Recorder(queue) as recorder:
+        jobs = await queue.add_bulk([NewJob("n", number) for number in range(3)])
+        redis_client.hset(queue.context.keys["jobs"], jobs[1].id, b"1\t1\t\t\t\tn\t%b\n\n1" % trace)
+        await Worker(queue, work, concurrency=3, burst=True).run()
+        await recorder.catch_up()
+        assert [(event.job_id, event.result) for event in recorder.of(CompletedEvent)] == [
+            (job.id, number) for number, job in enumerate(jobs)
+        ]
 
 
 @pytest.mark.parametrize(

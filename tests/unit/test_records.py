@@ -63,6 +63,8 @@ def test_fields_of_a_newer_version_are_left_alone() -> None:
         "1\t1\t\thigh\t\tn\t\n\n1",
         "1\t1\t\t\t\tn\t\n{\n1",
         '1\t1\t\t\t\tn\t\n{"attempts":"x"}\n1',
+        "1\t1\t\t\t\t\t\n\n1",
+        '1\t1\t\t\t\ta"b\t\n\n1',
     ],
 )
 def test_a_damaged_record_is_unreadable(text: str) -> None:

@@ -195,6 +195,9 @@ def test_what_is_stored_reads_back() -> None:
     assert (found.standing, found.definition, found.text) == (standing, definition, text)
     with pytest.raises(UnreadableRecord, match="schedule 's': the stored record is unreadable"):
         parse_schedule("s", text)
+    nameless = definition_text(msgspec.structs.replace(definition, name='a"b'))
+    with pytest.raises(UnreadableRecord, match="schedule 's': the stored record is unreadable: name 'a\"b'"):
+        parse_schedule("s", f"w.7\t{standing.text}\n{nameless}")
 
 
 @pytest.mark.parametrize(

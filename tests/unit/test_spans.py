@@ -12,6 +12,7 @@ from eventq.spans import (
     creation_of,
     facts_of,
     is_child,
+    members_of,
     parse_traceparent,
     queued_of,
     run_of,
@@ -107,6 +108,23 @@ def test_what_is_no_traceparent_is_none(text: str) -> None:
 def test_a_damaged_fragment_says_nothing(fragment: str) -> None:
     """A job whose trace cannot be read runs all the same."""
     assert facts_of(fragment) == TraceFacts()
+
+
+@pytest.mark.parametrize(
+    ("fragment", "members"),
+    [
+        ("", ""),
+        ('"traceparent":"x","batch":"a.3"', '"traceparent":"x","batch":"a.3"'),
+        ('"traceparent":"x","job_id":"another"', '"traceparent":"x"'),
+        ('"traceparent":"x', ""),
+        ('"traceparent":7', ""),
+        ('"traceparent":"x"},{"kind":"y"', ""),
+        ('"job_id":"another"', ""),
+    ],
+)
+def test_an_event_carries_members_about_its_trace_alone(fragment: str, members: str) -> None:
+    """It stands beside others in one JSON text, and between other facts of its job."""
+    assert members_of(fragment) == members
 
 
 def test_queues_do_not_share_spans() -> None:
