@@ -22,7 +22,7 @@ end
 -- include: runs
 -- include: line
 -- include: wake
-local PINNED, SLICE = 1125899906842624, 100
+local PINNED, SLICE, LATE_SWEEPS = 1125899906842624, 100, 2
 -- include: forget
 -- include: evict
 -- include: due
@@ -30,18 +30,21 @@ local PINNED, SLICE = 1125899906842624, 100
 -- include: reclaim
 if replayed then return {'OK', 0, 0, 0, 0, -1, -1, event_bytes, 0, -1} end
 local lease, max_stalls, limit = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local swept_at = tonumber(redis.call('HGET', meta_key, 'swept_at')) or 0
+local marks = redis.call('HMGET', meta_key, 'swept_at', 'late_sweeps')
+local swept_at, late = tonumber(marks[1]) or 0, tonumber(marks[2]) or 0
 -- The latest first: slice after slice goes to the head of the line, and all of it stands there in order.
 local latest, expired = redis.call('ZREVRANGEBYSCORE', leases_key, now, '-inf', 'LIMIT', 0, limit), {}
 for index = #latest, 1, -1 do expired[#expired + 1] = latest[index] end
 local reclaimed, gap = 0, now - swept_at
-if gap > lease / 2 or gap < -lease then
+-- Who is late again and again sweeps on a loop that others block: nothing stood still, and the dead must not wait for ever.
+local may_wait = gap > lease / 2 and late >= 0 and late < LATE_SWEEPS
+if may_wait or gap < -lease then
   -- include: grace
 elseif #expired > 0 then
   reclaimed = reclaim(expired, max_stalls, tonumber(ARGV[6]), tonumber(ARGV[7]))
 end
 local promoted = due_in and due_in <= 0 and promote(limit) or 0
-redis.call('HSET', meta_key, 'swept_at', now)
+redis.call('HSET', meta_key, 'swept_at', now, 'late_sweeps', may_wait and late + 1 or 0)
 -- include: totals
 local in_line = wake(math.max(1, reclaimed + promoted)) and 1 or 0
 close_call('')

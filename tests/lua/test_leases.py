@@ -7,11 +7,12 @@ import json
 import pytest
 
 from eventq.commands.manage import pause_queue
+from eventq.commands.upkeep import sweep_queue
 from eventq.commands.work import Held, release_jobs, renew_leases
 from eventq.events import FailedEvent, ReleasedEvent, StalledEvent
 from eventq.states import JobState
 
-from .lab import LEASE_MS, WORKER, Lab, fragment, held, new, outcome
+from .lab import LEASE_MS, RULES, WORKER, Lab, fragment, held, new, outcome
 
 
 def test_a_renewal_moves_the_deadline(lab: Lab) -> None:
@@ -159,6 +160,62 @@ def test_a_clock_that_jumps_takes_no_job_from_a_live_worker(lab: Lab, jump: floa
         lab.advance(0.05 * LEASE_MS / 1000)
         lab.sweep()
     assert jump == -0.9 or lab.state(dead.id) == "waiting", "a clock set back by less than a lease delays recovery by as much"
+
+
+@pytest.mark.parametrize("jump", [0.6, 0.67, 0.7, 0.8, 0.9, 0.99, 1.1])
+@pytest.mark.parametrize("since", [0.01, 0.1, 0.2, 0.33])
+def test_a_leap_takes_no_job_from_a_worker_whose_lease_is_many_times_the_sweepers(lab: Lab, jump: float, since: float) -> None:
+    """It renews every third of its lease, and does not know of the leap."""
+
+    def sweep() -> None:
+        assert lab.call(sweep_queue(lab.keys, LEASE_MS // 8, 2, RULES), "scheduler").reclaimed == 0
+
+    lab.add(new())
+    sweep()
+    (job,) = lab.claim().jobs
+    for _ in range(10):
+        lab.advance(since * LEASE_MS / 10_000)
+        sweep()
+    lab.advance(jump * LEASE_MS / 1000)
+    for _ in range(10):
+        sweep()
+        lab.advance((0.34 - since) * LEASE_MS / 10_000)
+    sweep()
+    assert lab.call(renew_leases(lab.keys, LEASE_MS, [held(job)])) == []
+
+
+@pytest.mark.parametrize("late", [0.51, 0.6, 0.66, 0.9, 2.5])
+def test_a_sweeper_that_is_always_late_takes_jobs_back_all_the_same(lab: Lab, late: float) -> None:
+    """A loop that jobs block again and again sweeps between them: a dead worker's job waits for the third late sweep after
+    that, and a live worker, which renews from a thread, loses nothing.
+    """
+    lab.add(new(), new())
+    lab.sweep()
+    lab.sweep()  # nobody swept before the first one: that is late
+    dead, alive = lab.claim(2).jobs
+    sweeps = 0
+    while lab.state(dead.id) == "active":
+        for _ in range(10):
+            lab.advance(late * LEASE_MS / 10_000)
+            assert lab.call(renew_leases(lab.keys, LEASE_MS, [held(alive)])) == []
+        lab.sweep()
+        sweeps += 1
+        assert sweeps <= 5
+    assert lab.state(alive.id) == "active"
+
+
+def test_a_second_pause_right_after_the_first_is_one_all_the_same(lab: Lab) -> None:
+    """Two in a row are granted; a sweep in time forgets about them."""
+    lab.add(new())
+    lab.sweep()
+    lab.sweep()  # nobody swept before the first one: that is late
+    (job,) = lab.claim().jobs
+    for _ in range(3):
+        for _ in range(2):
+            lab.advance(LEASE_MS / 1000 + 1)
+            assert lab.sweep().reclaimed == 0
+        lab.sweep()
+    assert lab.call(renew_leases(lab.keys, LEASE_MS, [held(job)])) == []
 
 
 def test_a_lease_that_was_renewed_since_the_clock_was_set_back_is_left_alone(lab: Lab) -> None:

@@ -105,6 +105,7 @@ class Model:
         self._order = 0
         self._places = FIRST_PLACE
         self._swept_at = 0
+        self._late_sweeps = 0
         self._aged_at = 0
 
     def is_live(self, job_id: str, token: str) -> bool:
@@ -266,10 +267,13 @@ class Model:
         """
         active = self.of(JobState.ACTIVE, lambda job: (job.lease_ends, job.id))
         expired = [job for job in active if job.lease_ends <= now]
-        reclaimed = 0
-        if now - self._swept_at > lease / 2:
+        reclaimed, gap = 0, now - self._swept_at
+        is_granted = gap > lease / 2 and self._late_sweeps < 2
+        if is_granted:
             grant = now + lease * 2 // 3
-            for job in [job for job in active if job.lease_ends < grant] if self._swept_at else expired:
+            reach = max(grant, now + gap / 2) if gap <= 10 * lease else grant
+            is_first = bool(self._swept_at) and self._late_sweeps == 0
+            for job in [job for job in active if job.lease_ends < reach] if is_first else expired:
                 had_left = job.lease_ends - self._swept_at if self._swept_at else 0
                 job.lease_ends = now + had_left if had_left > lease * 4 / 3 else grant
         elif expired:
@@ -277,6 +281,7 @@ class Model:
             reclaimed = len(expired)
         promoted = self._promote(now)
         self._swept_at, self.is_told = now, True
+        self._late_sweeps = self._late_sweeps + 1 if is_granted else 0
         ends = [job.lease_ends for job in self.jobs.values() if job.state is JobState.ACTIVE]
         in_line = bool(self.line) or any(job.state is JobState.PRIORITIZED for job in self.jobs.values())
         next_end = max(0, min(ends) - now) if ends else None

@@ -163,11 +163,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         "sweep without the grant after an unwatched while",
-        (("lua/sweep_queue.lua", "if gap > lease / 2 or gap < -lease then", "if false then"),),
+        (("lua/sweep_queue.lua", "if may_wait or gap < -lease then", "if false then"),),
     ),
     Mutant(
         "leases that a leap of the clock left with little get nothing",
-        (("lua/include/grace.lua", "swept_at > 0 and '(' .. grant or now", "now"),),
+        (("lua/include/grace.lua", "swept_at > 0 and late == 0 and '(' .. string.format('%.0f', reach) or now", "now"),),
         ("tests/lua/test_leases.py",),
     ),
     Mutant(
@@ -176,8 +176,23 @@ MUTANTS: Final = (
         ("tests/lua/test_leases.py",),
     ),
     Mutant(
+        "a leap leaves a long lease less than it needs",
+        (("lua/include/grace.lua", "gap <= lease * 10 and math.max(grant, now + gap / 2) or grant", "grant"),),
+        ("tests/lua/test_leases.py",),
+    ),
+    Mutant(
+        "sweepers that are always late take nothing back",
+        (("lua/sweep_queue.lua", "may_wait and late + 1 or 0", "0"),),
+        ("tests/lua/test_leases.py",),
+    ),
+    Mutant(
+        "late sweeps grant what they granted before",
+        (("lua/include/grace.lua", "swept_at > 0 and late == 0 and", "swept_at > 0 and"),),
+        ("tests/lua/test_leases.py",),
+    ),
+    Mutant(
         "a clock that was set back is left alone",
-        (("lua/sweep_queue.lua", "if gap > lease / 2 or gap < -lease then", "if gap > lease / 2 then"),),
+        (("lua/sweep_queue.lua", "if may_wait or gap < -lease then", "if may_wait then"),),
         ("tests/lua/test_leases.py",),
     ),
     Mutant(
