@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.exceptions import ResponseError
 
+from eventq.commands.work import Retention
 from eventq.errors import EventqError, ServerRefused
 from eventq.keys import COLUMNS, type_of
 from eventq.scripts import load_script
 
 from ..fuzz.planting import plant, plant_type
+from .lab import new, outcome
 from .test_numbered_calls import WRITING
 
 if TYPE_CHECKING:
@@ -122,3 +124,25 @@ def _stored(lab: Lab, client: redis.Redis) -> str:
                     reads.xrange(key)
         answers: list[Any] = reads.execute(raise_on_error=False)
     return "\n".join(repr(sorted(each.items()) if isinstance(each, dict) else each) for each in answers)
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan", "-7", "1.5", "1e300", "9007199254740992", "x"])
+def test_a_number_of_the_queue_that_is_none_begins_anew(lab: Lab, number: str) -> None:
+    """Events are counted on from there, no two runs have one fence, and what is kept by age comes to its end."""
+    lab.sound = False
+    rules = Retention((-1, 60_000), (-1, 60_000))
+    lab.add(new(), new(), new())
+    lab.settle(outcome(lab.claim().jobs[0]))
+    lab.advance(61)
+    for field in ("seq", "event_bytes", "aged_at", "swept_at", "late_sweeps"):
+        lab.redis("HSET", lab.keys["meta"], field, number)
+    first, second = lab.claim().jobs[0], lab.claim().jobs[0]
+    lab.sweep()
+    lab.settle(outcome(first), outcome(second), rules=rules)
+    assert 0 < first.fence < second.fence < 100
+    assert 0 < float(lab.meta("seq") or 0) < 100
+    assert 0 < float(lab.meta("event_bytes") or 0) < 10_000
+    assert set(lab.members("completed")) == {first.id, second.id}
+    assert lab.meta("swept_at") == str(int(lab.meta("swept_at") or 0))
+    lab.sweep()
+    assert lab.meta("late_sweeps") == "0"

@@ -351,6 +351,17 @@ def test_a_run_without_its_job_is_left_to_end(lab: Lab) -> None:
     forget_history(lab)
 
 
+def test_a_count_of_holes_that_is_none_breaks_no_repair(lab: Lab) -> None:
+    """The run of a job that is gone leaves a hole behind, whatever was counted until then."""
+    work(lab)
+    lab.redis("HDEL", lab.keys["jobs"], "active")
+    lab.redis("ZADD", lab.keys["leases"], 5, "active")
+    lab.redis("HSET", lab.keys["meta"], "holes", "x")
+    assert repair(lab)[Damage.NO_LEASE] == ["active"]
+    assert (lab.meta("holes") or "").isdecimal()
+    forget_history(lab)
+
+
 def test_what_cannot_be_read_is_told_and_left(lab: Lab) -> None:
     """A damaged record or run, a state that is none, ids and names that would break events: as they are, wherever they stand."""
     work(lab)

@@ -9,7 +9,8 @@ local meta = redis.call('HMGET', meta_key, 'layout', 'seq', 'event_bytes', 'paus
 if meta[1] and meta[1] ~= LAYOUT then return {'LAYOUT', meta[1]} end
 local seq, event_bytes, paused = tonumber(meta[2]) or 0, tonumber(meta[3]) or 0, meta[4] == '1'
 -- A number that cannot be one begins anew, else none would ever be one again.
-if seq % 1 ~= 0 or seq < 0 or seq > 9007199254740992 then seq = 0 end
+if seq % 1 ~= 0 or seq < 0 or seq > 4503599627370496 then seq = 0 end
+if event_bytes % 1 ~= 0 or event_bytes < 0 or event_bytes > 4503599627370496 then event_bytes = 0 end
 local first_seq, aged = seq + 1, false
 local call_record, replayed = redis.call('HGET', calls_key, writer), false
 if not call_record then

@@ -7,7 +7,9 @@ local function evict(key, state, keep, age)
     local excess = redis.call('ZCOUNT', key, '-inf', '(' .. PINNED) - keep
     if excess > 0 then ids = redis.call('ZRANGE', key, 0, math.min(excess, 2 * SLICE) - 1) end
   end
-  if age >= 0 and #ids == 0 and now - (tonumber(meta[6]) or 0) >= 1000 then
+  local aged_ago = now - (tonumber(meta[6]) or 0)
+  -- Also where that is damaged or still to come, by a clock that was set back.
+  if age >= 0 and #ids == 0 and not (aged_ago >= 0 and aged_ago < 1000) then
     aged = true
     ids = redis.call('ZRANGEBYSCORE', key, '-inf', '(' .. (now - age), 'LIMIT', 0, 2 * SLICE)
   end

@@ -10,7 +10,7 @@ end
 if #nameless > 0 then
   for _, key in ipairs({data_key, runs_key, results_key, progress_key, logs_key}) do redis.call('HDEL', key, unpack(nameless)) end
 end
-if holes > 0 then redis.call('HINCRBY', meta_key, 'holes', holes) end
+if holes > 0 then add_to(meta_key, 'holes', holes) end
 for set, list in pairs(wrong) do redis.call('ZREM', SETS[set], unpack(list)) end
 for _, move in ipairs(moves) do
   local id, own, run = move[1], move[2], move[3]
