@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.exceptions import ResponseError
 
-from eventq.commands.work import Retention
+from eventq.commands.work import Retention, release_jobs
 from eventq.errors import EventqError, ServerRefused
+from eventq.events import parse_entry
 from eventq.keys import COLUMNS, type_of
 from eventq.scripts import load_script
 
 from ..fuzz.planting import plant, plant_type
-from .lab import new, outcome
+from .lab import held, new, outcome
 from .test_numbered_calls import WRITING
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import redis
 
     from eventq.commands.core import Command
+    from eventq.commands.work import Claimed
 
     from .lab import Lab
 
@@ -146,3 +148,39 @@ def test_a_number_of_the_queue_that_is_none_begins_anew(lab: Lab, number: str) -
     assert lab.meta("swept_at") == str(int(lab.meta("swept_at") or 0))
     lab.sweep()
     assert lab.meta("late_sweeps") == "0"
+
+
+def _come_to(lab: Lab, what: str, jobs: list[Claimed]) -> None:
+    """Let running jobs come to this, all in one call."""
+    match what:
+        case "released":
+            lab.call(release_jobs(lab.keys, [held(job) for job in jobs]))
+        case "stalled":
+            lab.expire_leases()
+            lab.sweep()
+        case _:
+            lab.settle(*[outcome(job, what, 5000 if what in ("retry", "postpone") else "") for job in jobs])
+
+
+@pytest.mark.parametrize("number", ["300000000000000", "9" * 20, "9" * 400], ids=["late", "long", "endless"])
+@pytest.mark.parametrize("what", ["completed", "retry", "postpone", "failed", "released", "stalled"])
+def test_a_number_of_one_job_spoils_no_event_of_others(lab: Lab, redis_client: redis.Redis, what: str, number: str) -> None:
+    """Events of one call stand in one JSON text: whatever is damaged in a job's times and counts, all of it is read."""
+    lab.sound = False
+    for column, at in [*(("runs", at) for at in range(2, 9)), *(("jobs", at) for at in (1, 2))]:
+        for is_early in (True, False):
+            lab.add(*[new(attempts=3) for _ in range(3)])
+            jobs = lab.claim(3).jobs
+            if not is_early:
+                _come_to(lab, what, jobs)
+            gap = " " if column == "runs" else "\t"
+            text = lab.redis("HGET", lab.keys[column], jobs[1].id).split(gap)
+            lab.redis("HSET", lab.keys[column], jobs[1].id, gap.join([*text[:at], number, *text[at + 1 :]]))
+            if is_early:
+                _come_to(lab, what, jobs)
+            lab.advance(6)
+            lab.sweep()
+            lab.claim(3)
+            for entry in lab.entries():
+                assert parse_entry(lab.keys.name, entry.fields), (column, at, is_early)
+            _clear(lab, redis_client)

@@ -47,7 +47,7 @@ while not full and size < wanted and not last do
     local added, due, priority, flags, name, in_line
     if record and not seen[id] then
       added, due, priority, flags, name = match(record, '^1\t(%d+)\t(%d*)\t(%d*)\t(%a*)\t([%w._:/ -]+)\t')
-      if added and (#added > 15 or #due > 15) then added, flags, name = nil, nil, nil end
+      if added and (#added > 14 or #due > 14) then added, flags, name = nil, nil, nil end
       if run then in_line = string.sub(run, 1, #state + 1) == state .. ' ' or not match(run, RUN)
       else in_line = not added or due == '' and (priority ~= '') == (state == 'prioritized') end
     end

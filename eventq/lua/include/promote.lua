@@ -7,8 +7,9 @@ local function into_line(ids, since)
   local events, moves, texts = {}, {}, {}
   for index, id in ipairs(ids) do
     local added, due, priority, flags, name = string.match(records[index] or '', HEADER)
-    if added and (#added > 15 or #due > 15) then added = nil end
+    if added and (#added > 14 or #due > 14) then added = nil end
     if not added then due, priority, flags, name = now_text, '', '', '__other__' end
+    if due == '' then due = now_text end -- it comes from a run, which may be damaged
     local run = runs[index] and read_run(runs[index]) or {state = '', token = '-', finished = 0, ready = due, started = 0,
       starts = 0, fails = 0, stalls = 0, releases = 0, place = '-', worker = '-'}
     if run.place == '-' and priority ~= '' then run.place = new_place(priority) end

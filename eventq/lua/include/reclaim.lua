@@ -11,7 +11,7 @@ local function reclaim(ids, max_stalls, keep, age)
       started = now, starts = 1, fails = 0, stalls = max_stalls, releases = 0, place = '-', worker = '-', is_damaged = true})
     if run and run.state == 'active' then
       local added, due, name, trace = string.match(records[index] or '', RECORD)
-      if not name or #added > 15 or #due > 15 then added, name, trace = nil, '__other__', '' end
+      if not name or #added > 14 or #due > 14 then added, name, trace = nil, '__other__', '' end
       if trace ~= '' and not pcall(cjson.decode, '{' .. trace .. '}') then trace = '' end
       run.stalls = run.stalls + 1
       local facts = '{"job_id":"' .. id .. '","name":"' .. name .. '","attempt":' .. (run.fails + 1) .. ',"worker":"'

@@ -28,7 +28,8 @@ for index = 1, settled do
     local both = ready .. started
     local facts = times[both]
     if not facts then
-      facts = ',"waited_ms":' .. math.max(0, started - ready) .. ',"ran_ms":' .. math.max(0, now - started)
+      local began = #started > 14 and now or started -- damaged
+      facts = ',"waited_ms":' .. math.max(0, began - ready) .. ',"ran_ms":' .. math.max(0, now - began)
       times[both] = facts
     end
     local run
