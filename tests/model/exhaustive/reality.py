@@ -60,6 +60,7 @@ class Reality:
         self._tokens: dict[tuple[int, int], str] = {}
         lab.add(*[new(job_id=f"j{at}") for at in range(world.jobs)])
         self._sweep()
+        self._sweep()  # nobody swept before the first one: that is late
 
     def take(self, what: tuple[Any, ...], before: State, after: State) -> None:
         """Take a step: what is sent, what is executed, how time goes on."""

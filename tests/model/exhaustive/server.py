@@ -92,15 +92,32 @@ class Server:
                 back.append(at)
         self.wait[:0] = back
 
+    @property
+    def grants(self) -> bool:
+        """Whether a sweep comes so late that it takes nothing back."""
+        return self.state.swept * 2 > self.world.lease and "sweep: grace" not in self.off
+
+    @property
+    def grant(self) -> int:
+        """Two thirds of a lease, in ticks that have begun."""
+        return -(-self.world.lease * 2 // 3)
+
+    @property
+    def has_to_sweep(self) -> bool:
+        """Whether a sweep has something to do."""
+        soon = self.grant if self.grants else 1
+        return any(0 <= job.lease < soon for job in self.jobs)
+
     def sweep(self) -> str:
         """Take back what expired; return what it came to."""
         any_lease = "sweep: deadline" in self.off
         expired = [at for at, job in enumerate(self.jobs) if job.lease == 0 or (any_lease and job.lease > 0)]
         expired.sort(key=lambda at: self.jobs[at].lease)
-        if self.state.swept * 2 > self.world.lease and "sweep: grace" not in self.off:
-            for at in expired:
-                self.jobs[at] = self.jobs[at]._replace(lease=self.world.lease // 3)
-            return "grants a third of a lease"
+        if self.grants:
+            for at, job in enumerate(self.jobs):
+                if 0 <= job.lease < self.grant:
+                    self.jobs[at] = job._replace(lease=self.grant)
+            return "grants two thirds of a lease"
         back: list[int] = []
         stays = "sweep: leaves the lease set" in self.off
         for at in expired:

@@ -52,8 +52,8 @@ class Model:
             yield from self._misfortunes(state, at, worker)
         if not state.paused:
             yield from self._orphans(state)
-            if any(job.lease == 0 or (job.lease > 0 and "sweep: deadline" in self.off) for job in state.jobs):
-                server = Server(state, self.world, self.off)
+            server = Server(state, self.world, self.off)
+            if server.has_to_sweep or ("sweep: deadline" in self.off and any(job.lease > 0 for job in state.jobs)):
                 what = server.sweep()
                 yield ("sweep", what), self._stored(state, server)._replace(swept=0)
         yield from self._time(state)
@@ -321,7 +321,7 @@ class Model:
 
     def _time(self, state: State) -> Iterator[Step]:
         """Time goes on when workers that run have looked at their deadlines and somebody has swept: both are more often."""
-        if not state.paused and any(job.lease == 0 for job in state.jobs):
+        if not state.paused and Server(state, self.world, self.off).has_to_sweep:
             return
         is_late = False
         for worker in state.workers:

@@ -26,7 +26,7 @@ GUARDS: Final = {
     "sweep: counted": "a run that is taken back counts as a stall",
     "sweep: leaves the lease set": "what is taken back leaves the set of leases",
     "sweep: max_stalls": "a job that stalled too often ends failed",
-    "sweep: grace": "after an unwatched while live workers get a third of a lease before anything is taken back",
+    "sweep: grace": "after an unwatched while live workers get two thirds of a lease before anything is taken back",
     "call: replay": "the same number again is answered from the record",
     "call: lower refused": "a number lower than the last one does nothing",
     "replay: taken away left out": "a repeated claim does not hand out what was taken away since",

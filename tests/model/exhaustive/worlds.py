@@ -9,10 +9,11 @@ from .world import Faults, World
 _ALONE: Final = World("one worker, one job, a lost message", Faults(losses=1), workers=1, jobs=1)
 _RUDE: Final = World("one worker that names a run twice in a batch", Faults(), workers=1, jobs=1, rude=True)
 _LATE: Final = World("two lost messages, one late", Faults(losses=2, delays=1), workers=1, jobs=1)
+_SLOW: Final = World("a lost message, two late, a short lease", Faults(losses=1, delays=2), workers=1, jobs=1)
 _THIRDS: Final = World("a lost message, two late", Faults(losses=1, delays=2), workers=1, jobs=1, lease=3)
 _ERRORS: Final = World("a job that fails again and again", Faults(errors=3), workers=1, jobs=1)
 _FROZEN: Final = World("two workers, one job, one is frozen", Faults(freezes=1), jobs=1)
-#: Once: a server that stands still again before the third of a lease that its first sweep granted is over does take jobs back.
+#: Once: a server that stands still again before the two thirds of a lease that its first sweep granted is over does take jobs back.
 _QUIET: Final = World(
     "nobody is at fault: a server that stands still, a lane that is slow, a worker that closes",
     Faults(losses=1, closes=1, pauses=1),
@@ -25,7 +26,7 @@ _FAILOVER: Final = World("a failover that loses writes", Faults(losses=1, failov
 #: Too large for every run; a guard whose absence shows early is looked for in it all the same.
 _FROZEN_AND_LOST: Final = World("two workers, one job: a freeze, a lost message", Faults(freezes=1, losses=1), jobs=1)
 
-SMALL: Final = (_ALONE, _RUDE, _LATE, _THIRDS, _ERRORS, _FROZEN, _QUIET, _FAILOVER)
+SMALL: Final = (_ALONE, _RUDE, _LATE, _SLOW, _THIRDS, _ERRORS, _FROZEN, _QUIET, _FAILOVER)
 LARGE: Final = (
     _FROZEN_AND_LOST,
     World("two workers, two jobs: nothing goes wrong", Faults()),
@@ -61,9 +62,9 @@ FOUND_IN: Final = {
     "worker: same number": _ALONE,
     "worker: fence": _LATE,
     "worker: margin": _LATE,
-    "worker: claim counts from sending": _QUIET,
+    "worker: claim counts from sending": _SLOW,
     "worker: renewal counts from sending": _THIRDS,
-    "worker: replayed claim is old": _QUIET,
+    "worker: replayed claim is old": _SLOW,
     "worker: late claim given back": _FROZEN,
     "worker: settling is renewed": _QUIET,
     "worker: verdict decides": _ALONE,
