@@ -163,7 +163,7 @@ def test_a_schedule_is_no_job() -> None:
         with pytest.raises(BadSignature, match=f"schedule '{schedule_id}'"):
             SIGNER.open_schedule(schedule_id, stored)
     with pytest.raises(BadSignature):
-        SIGNER.open_job("tick", record(text, name="", spec=""))
+        SIGNER.open_job("tick", record(text, name="n", spec=""))
 
 
 # -- keys
