@@ -132,6 +132,8 @@ async def produce(post: Post) -> None:
         while (left := count - producer.added) > 0:
             size = min(left, chance.randint(1, group))
             await producer.add(size)
+            if producer.added == size:
+                say("added")
             await asyncio.sleep(size * seconds / count)  # sleep-ok: jobs come over time
     say("done")
 

@@ -79,7 +79,7 @@ async def waiting_connections_killed(scene: Scene) -> None:
             await scene.ask("CLIENT", "KILL", "ID", client["id"])
 
 
-@fault(20, "connections refused", times=1)
+@fault(20, "connections refused", times=1, halts=True)
 async def connections_refused(scene: Scene) -> None:
     await asyncio.to_thread(refuse_connections, scene, scene.chance.uniform(0.5, 1.0))
 
@@ -139,7 +139,7 @@ async def worker_cut_off(scene: Scene) -> None:
     link_of(scene).heal()
 
 
-@fault(28, "everybody cut off for longer than a lease", link=Link.ALL, tolerates=OVERLAPS, times=1, stalls=True)
+@fault(28, "everybody cut off for longer than a lease", link=Link.ALL, tolerates=OVERLAPS, times=1, stalls=True, halts=True)
 async def everybody_cut_off(scene: Scene) -> None:
     link_of(scene).blackhole()
     await scene.pause(LEASE * 1.2, LEASE * 1.5)

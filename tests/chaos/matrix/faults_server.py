@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 fault = Faults()
 
 
-@fault(30, "the server stands still in a command", times=1, tolerates=OVERLAPS)
+@fault(30, "the server stands still in a command", times=1, tolerates=OVERLAPS, halts=True)
 async def server_sleeps(scene: Scene) -> None:
     await scene.ask("DEBUG", "SLEEP", f"{scene.chance.uniform(0.3, LEASE * 1.5):.2f}")
 
 
-@fault(31, "writes held back", times=2)
+@fault(31, "writes held back", times=2, halts=True)
 async def writes_paused(scene: Scene) -> None:
     await scene.ask("CLIENT", "PAUSE", "500", "WRITE")
     await scene.pause(0.5, 0.6)
 
 
-@fault(32, "the server frozen for longer than a lease", times=1, tolerates=OVERLAPS)
+@fault(32, "the server frozen for longer than a lease", times=1, tolerates=OVERLAPS, halts=True)
 async def server_frozen(scene: Scene) -> None:
     scene.server.freeze()
     await scene.pause(LEASE * 1.2, LEASE * 1.5)
     scene.server.thaw()
 
 
-@fault(33, "somebody else's script keeps the server busy", server=("--busy-reply-threshold", "200"), times=1)
+@fault(33, "somebody else's script keeps the server busy", server=("--busy-reply-threshold", "200"), times=1, halts=True)
 async def foreign_script(scene: Scene) -> None:
     script = asyncio.create_task(asyncio.to_thread(endless_script, scene))
     await scene.pause(0.6, 0.9)
@@ -69,7 +69,7 @@ async def scripts_forgotten(scene: Scene) -> None:
         await scene.pause(0.05, 0.15)
 
 
-@fault(35, "the server killed, every write synced before", persistence=("always",), times=3)
+@fault(35, "the server killed, every write synced before", persistence=("always",), times=3, halts=True)
 async def server_killed(scene: Scene) -> None:
     await asyncio.to_thread(scene.server.kill)
     await scene.pause(0, 0.5)
@@ -101,7 +101,7 @@ async def log_truncated(scene: Scene) -> None:
     await asyncio.to_thread(scene.server.start)
 
 
-@fault(39, "the server takes its time to load", persistence=KEEPS_ALL, times=1)
+@fault(39, "the server takes its time to load", persistence=KEEPS_ALL, times=1, halts=True)
 async def server_loads(scene: Scene) -> None:
     await scene.ask("EVAL", "for i = 1, 3000 do redis.call('SET', 'ballast:' .. i, i) end", "0")
     await scene.ask("BGREWRITEAOF")
@@ -117,7 +117,7 @@ async def server_loads(scene: Scene) -> None:
     await scene.ask("EVAL", "for i = 1, 3000 do redis.call('DEL', 'ballast:' .. i) end", "0", timeout=30)
 
 
-@fault(40, "the server shut down in order, without a last snapshot", persistence=KEEPS_ALL, times=2)
+@fault(40, "the server shut down in order, without a last snapshot", persistence=KEEPS_ALL, times=2, halts=True)
 async def server_shut_down(scene: Scene) -> None:
     with contextlib.suppress(redis.ConnectionError), scene.client() as client:
         client.execute_command("SHUTDOWN", "NOSAVE")
@@ -126,14 +126,14 @@ async def server_shut_down(scene: Scene) -> None:
     await asyncio.to_thread(scene.server.start)
 
 
-@fault(44, "the server is a replica for a while", times=1)
+@fault(44, "the server is a replica for a while", times=1, halts=True)
 async def server_read_only(scene: Scene) -> None:
     await scene.ask("REPLICAOF", "127.0.0.1", "1")
     await scene.pause(0.5, 1.2)
     await scene.ask("REPLICAOF", "NO", "ONE")
 
 
-@fault(47, "the server's memory is full", times=1)
+@fault(47, "the server's memory is full", times=1, halts=True)
 async def memory_full(scene: Scene) -> None:
     await scene.ask("CONFIG", "SET", "maxmemory", "1mb")
     await scene.pause(0.8, 1.2)
@@ -149,7 +149,7 @@ async def eviction_policy(scene: Scene) -> None:
     await scene.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
 
-@fault(49, "the server's disk is full", persistence=("everysec",), small_disk=True, times=1)
+@fault(49, "the server's disk is full", persistence=("everysec",), small_disk=True, times=1, halts=True)
 async def disk_full(scene: Scene) -> None:
     ballast = scene.server.directory / "ballast"
     with contextlib.suppress(OSError), ballast.open("wb") as file:
@@ -172,7 +172,7 @@ async def everything_deleted(scene: Scene) -> None:
     await scene.ask("FLUSHALL")
 
 
-@fault(51, "a permission taken away for a while", times=1, stalls=True)
+@fault(51, "a permission taken away for a while", times=1, stalls=True, halts=True)
 async def permission_taken(scene: Scene) -> None:
     await scene.ask("ACL", "SETUSER", "default", "-evalsha")
     await scene.pause(0.5, 1.0)

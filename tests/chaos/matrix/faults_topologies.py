@@ -45,13 +45,13 @@ async def primary_killed_confirmed(scene: Scene) -> None:
     await primary_killed(scene)
 
 
-@fault(45, "the queue's slot moves", ground=Ground.CLUSTER, times=2)
+@fault(45, "the queue's slot moves", ground=Ground.CLUSTER, times=2, halts=True)
 async def slot_moves(scene: Scene) -> None:
     others = [node for node in scene.cluster.nodes if node is not scene.server]
     await asyncio.to_thread(scene.cluster.move_slot, scene.queue, scene.chance.choice(others))
 
 
-@fault(46, "the queue's node killed, its slot uncovered", ground=Ground.CLUSTER, persistence=("always",), times=1)
+@fault(46, "the queue's node killed, its slot uncovered", ground=Ground.CLUSTER, persistence=("always",), times=1, halts=True)
 async def node_killed(scene: Scene) -> None:
     node = scene.cluster.node_of(scene.queue)
     await asyncio.to_thread(node.kill)

@@ -48,7 +48,7 @@ class Kind:
     persistence: what the server must be started with, any if empty. server: further options of it. link: as it says.
     tolerates: what of the report it may well bring about. lossy: acknowledged work may be undone; then it must be told.
     confirmed: adds wait for the replica, and none of them may be lost. stalls: runs may be taken back from workers; of all
-    others none may be. trims: events may be lost; then they must be counted. times: how often it strikes in a scene of its own.
+    others none may be. halts: the server answers nobody for a while; a second time within a lease workers may lose runs. trims: events may be lost; then they must be counted. times: how often it strikes in a scene of its own.
     """
 
     number: int
@@ -64,6 +64,7 @@ class Kind:
     lossy: bool = False
     confirmed: bool = False
     stalls: bool = False
+    halts: bool = False
     trims: bool = False
     times: int = 2
 

@@ -22,7 +22,6 @@ from eventq.errors import QueueUnavailable, ServerRefused, Unconfirmed
 from ...conftest import skip_for
 from ...servers import ServerKind, TestServer, free_port
 from ...topologies import TestCluster, TestSentinel
-from ..ledger import Acknowledged
 from ..proxy import FaultProxy
 from ..stored import is_drained
 from .actors import MIX
@@ -81,6 +80,8 @@ class Scene:
         self.healed_ns = 0
         self.drained_after = 0.0
         self.strikes = 0
+        #: Whether faults strike one after the other, without a pause in between.
+        self.is_restless = False
 
     @property
     def server(self) -> TestServer:
@@ -147,14 +148,19 @@ class Scene:
         workers = [self.start_worker(one), *(self.start_worker() for _ in range(WORKERS - 1))]
         for actor in (*others, *workers):
             await actor.expect("ready")
-        for _ in range(PRODUCERS):
-            self.start_producer(self.size.jobs // PRODUCERS)
-        await self.until(lambda: bool(self.tail.of(Acknowledged)), "a job")
+        producers = [self.start_producer(self.size.jobs // PRODUCERS) for _ in range(PRODUCERS)]
+        for producer in producers:
+            await producer.expect("added")
 
     @property
     def is_lossy(self) -> bool:
         """Whether acknowledged work may be undone."""
         return any(fault.lossy for fault in self.faults)
+
+    @property
+    def halts_again(self) -> bool:
+        """Whether the server may stand still twice within a lease, which is more than a grace is for."""
+        return (self.is_restless and any(fault.halts for fault in self.faults)) or sum(fault.halts for fault in self.faults) > 1
 
     @property
     def durability(self) -> Durability:

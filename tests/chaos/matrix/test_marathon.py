@@ -30,6 +30,7 @@ KINDS_PER_ROUND = 8
 
 async def one_after_the_other(scene: Scene) -> None:
     """Let faults of the round strike, by turns at random, until the producers are done."""
+    scene.is_restless = True
     while scene.crew.of("producer"):
         await scene.chance.choice(scene.faults).strike(scene)
         scene.strikes += 1

@@ -109,7 +109,7 @@ async def judge(scene: Scene, verdict: Verdict) -> None:
         problems["told of no loss"] = list(report.lost)[:10]
     if report.lost and any(fault.confirmed for fault in scene.faults):
         problems["confirmed and lost"] = list(report.lost)[:10]
-    if verdict.stalls and not any(fault.stalls for fault in scene.faults):
+    if verdict.stalls and not scene.halts_again and not any(fault.stalls for fault in scene.faults):
         problems["taken from live workers"] = verdict.stalls
     if not lossy:
         verdict.spans, missing, twice = compare_spans(stored, spans)
