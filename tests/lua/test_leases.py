@@ -7,12 +7,11 @@ import json
 import pytest
 
 from eventq.commands.manage import pause_queue
-from eventq.commands.upkeep import sweep_queue
 from eventq.commands.work import Held, release_jobs, renew_leases
 from eventq.events import FailedEvent, ReleasedEvent, StalledEvent
 from eventq.states import JobState
 
-from .lab import LEASE_MS, RULES, WORKER, Lab, fragment, held, new, outcome
+from .lab import LEASE_MS, WORKER, Lab, fragment, held, new, outcome
 
 
 def test_a_renewal_moves_the_deadline(lab: Lab) -> None:
@@ -160,28 +159,6 @@ def test_a_clock_that_jumps_takes_no_job_from_a_live_worker(lab: Lab, jump: floa
         lab.advance(0.05 * LEASE_MS / 1000)
         lab.sweep()
     assert jump == -0.9 or lab.state(dead.id) == "waiting", "a clock set back by less than a lease delays recovery by as much"
-
-
-@pytest.mark.parametrize("jump", [0.6, 0.67, 0.7, 0.8, 0.9, 0.99, 1.1])
-@pytest.mark.parametrize("since", [0.01, 0.1, 0.2, 0.33])
-def test_a_leap_takes_no_job_from_a_worker_whose_lease_is_many_times_the_sweepers(lab: Lab, jump: float, since: float) -> None:
-    """It renews every third of its lease, and does not know of the leap."""
-
-    def sweep() -> None:
-        assert lab.call(sweep_queue(lab.keys, LEASE_MS // 8, 2, RULES), "scheduler").reclaimed == 0
-
-    lab.add(new())
-    sweep()
-    (job,) = lab.claim().jobs
-    for _ in range(10):
-        lab.advance(since * LEASE_MS / 10_000)
-        sweep()
-    lab.advance(jump * LEASE_MS / 1000)
-    for _ in range(10):
-        sweep()
-        lab.advance((0.34 - since) * LEASE_MS / 10_000)
-    sweep()
-    assert lab.call(renew_leases(lab.keys, LEASE_MS, [held(job)])) == []
 
 
 @pytest.mark.parametrize("late", [0.51, 0.6, 0.66, 0.9, 2.5])

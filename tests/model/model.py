@@ -271,9 +271,8 @@ class Model:
         is_granted = gap > lease / 2 and self._late_sweeps < 2
         if is_granted:
             grant = now + lease * 2 // 3
-            reach = max(grant, now + gap / 2) if gap <= 10 * lease else grant
             is_first = bool(self._swept_at) and self._late_sweeps == 0
-            for job in [job for job in active if job.lease_ends < reach] if is_first else expired:
+            for job in [job for job in active if job.lease_ends < grant] if is_first else expired:
                 had_left = job.lease_ends - self._swept_at if self._swept_at else 0
                 job.lease_ends = now + had_left if had_left > lease * 4 / 3 else grant
         elif expired:

@@ -1,14 +1,11 @@
 -- Nobody swept for half a lease: the server was paused or restarted, its clock was set forward, or nobody was awake. Live workers
 -- get two thirds of a lease to come back (what they have when they renew in time) before their jobs are taken, so nothing runs
 -- twice in mass; leases that would end before that, too. A lease longer than the sweeper's own gets what it had left at the last
--- sweep. A gap of over two thirds of such a lease may leave it less than the third that is between renewals: less than half of
--- the gap. Others that end so soon may have been renewed since, and get more than their due: not by more than ten leases. After
--- one late sweep the next gives only to what ended by now: what it was given last time must come to an end.
+-- sweep. After one late sweep the next gives only to what ended by now: what it was given last time must come to an end.
 -- Or the clock was set back by more than a lease: what was not renewed since keeps what it had left, or it would wait that much longer.
 -- Needs: now, lease, swept_at, gap, late, leases_key.
 local grant = now + math.floor(lease * 2 / 3)
-local reach = gap <= lease * 10 and math.max(grant, now + gap / 2) or grant
-local first, last = '-inf', swept_at > 0 and late == 0 and '(' .. string.format('%.0f', reach) or now
+local first, last = '-inf', swept_at > 0 and late == 0 and '(' .. grant or now
 if gap < 0 then first, last = '(' .. swept_at, '(inf' end
 local scored = redis.call('ZRANGEBYSCORE', leases_key, first, last, 'WITHSCORES')
 for index = 1, #scored, 2 do
