@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from eventq.commands.manage import change_delay, obliterate_queue, pause_queue, remove_jobs, resume_queue, retry_jobs
+from eventq.commands.manage import add_log, change_delay, obliterate_queue, pause_queue, remove_jobs, resume_queue, retry_jobs
 from eventq.events import ObliteratedEvent, RemovedEvent, WaitingEvent
+from eventq.limits import LOG_BYTES, LOG_LINES
 from eventq.states import JobState
 
 from .lab import Lab, new, outcome, progress
@@ -139,3 +140,28 @@ def test_the_last_event_says_what_the_totals_came_to(lab: Lab) -> None:
     (event,) = lab.events()
     assert isinstance(event, ObliteratedEvent)
     assert (event.count, event.totals) == (3, expected)
+
+
+def test_a_log_is_kept_within_its_bytes(lab: Lab) -> None:
+    """The oldest lines make room, however few there are; one is always kept."""
+    record = new()
+    lab.add(record)
+    line = f'"{"x" * 20_000}"'
+    for _ in range(5):
+        assert lab.call(add_log(lab.keys, record.id, "", line)) == "u"
+    stored = lab.column("logs")[record.id]
+    assert 5 == int(stored.partition("\n")[0])
+    assert 3 == stored.count("\n") and len(stored) <= LOG_BYTES
+    assert lab.call(add_log(lab.keys, record.id, "", f'"{"y" * LOG_BYTES}"')) == "u"
+    assert 1 == lab.column("logs")[record.id].count("\n")
+
+
+def test_a_log_is_kept_within_its_lines(lab: Lab) -> None:
+    """The oldest lines make room, however short they are."""
+    record = new()
+    lab.add(record)
+    for number in range(LOG_LINES + 3):
+        assert lab.call(add_log(lab.keys, record.id, "", str(number))) == "u"
+    ever, *lines = lab.column("logs")[record.id].split("\n")
+    assert LOG_LINES + 3 == int(ever)
+    assert [str(number) for number in range(3, LOG_LINES + 3)] == lines

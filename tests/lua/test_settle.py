@@ -257,3 +257,13 @@ def test_last_event_says_what_all_runs_took_together(lab: Lab, word: str) -> Non
     assert 13 <= one.total < 14 and one.total == pytest.approx(one.waited + one.ran)
     assert (two.job_id, two.ran_ms // 1000) == ("often", 3)
     assert 12 <= two.total < 13  # 1 late, ran 2, 5 of backoff and 1 late, ran 3
+
+
+def test_a_job_that_is_retried_stands_behind_what_was_due_before(lab: Lab) -> None:
+    """What was due when it failed has waited longer than it, promoted or not."""
+    later, failing = new(delay=1.0), new()
+    lab.add(later, failing)
+    (job,) = lab.claim().jobs
+    lab.advance(2)
+    lab.settle(outcome(job, "retry", 0))
+    assert [later.id, failing.id] == [job.id for job in lab.claim(2).jobs]

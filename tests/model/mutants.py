@@ -160,6 +160,7 @@ MUTANTS: Final = (
     Mutant(
         "sweep does not clear the token",
         (("lua/include/reclaim.lua", "run.token, run.worker = '-', '-'", "run.worker = '-'"),),
+        tests=("tests/lua/test_events.py::test_seq_has_no_gaps_over_entries_and_scripts",),
     ),
     Mutant(
         "sweep without the grant after an unwatched while",
@@ -204,10 +205,12 @@ MUTANTS: Final = (
     Mutant(
         "stalled jobs come back in reverse",
         (("lua/include/reclaim.lua", "for index = #back, 1, -1 do", "for index = 1, #back do"),),
+        tests=("tests/lua/test_last_chance.py",),
     ),
     Mutant(
         "one stall too few",
         (("lua/include/reclaim.lua", "if run.stalls > max_stalls then", "if run.stalls >= max_stalls then"),),
+        tests=("tests/lua/test_leases.py::test_too_many_stalls_fail_a_job",),
     ),
     Mutant(
         "seq not advanced",
@@ -320,6 +323,7 @@ MUTANTS: Final = (
     Mutant(
         "a log keeps every line that fits",
         (("lua/add_log.lua", "while kept > tonumber(ARGV[6]) or #lines", "while #lines"),),
+        tests=("tests/lua/test_manage.py::test_a_log_is_kept_within_its_lines",),
     ),
     Mutant(
         "postpone charges an attempt",
@@ -328,6 +332,7 @@ MUTANTS: Final = (
     Mutant(
         "a retried job stands before what was due",
         (("lua/include/settle.lua", "      came_back = promote(100)\n", "      came_back = 0\n"),),
+        tests=("tests/lua/test_settle.py::test_a_job_that_is_retried_stands_behind_what_was_due_before",),
     ),
     Mutant(
         "obliterate leaves a column",
