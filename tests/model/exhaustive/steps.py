@@ -239,7 +239,9 @@ class Model:
                 yield ("beat", at, new.runs), _with(state, at, worker._replace(beat=new))
             else:
                 faults = state.faults._replace(losses=state.faults.losses - 1)
-                given_up = _with(state, at, worker._replace(beat=new, old_beat=beat.runs))
+                # One that was executed, and whose answer was lost, is a repeated call when it comes again: it renews nothing.
+                old = beat.runs if beat.done is None else None
+                given_up = _with(state, at, worker._replace(beat=new, old_beat=old))
                 yield ("beat given up", at, new.runs), given_up._replace(faults=faults)
 
     def _renewed(self, at: int, worker: Worker, beat: Beat) -> Worker:

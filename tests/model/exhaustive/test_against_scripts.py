@@ -63,9 +63,9 @@ def walk(lab: Lab, world: World, seed: int, told: Counter[str]) -> None:
     check_queue(lab)
 
 
-def walk_many(world: World, ways: int, url: str, queue_name: str, clock: Clock) -> None:
-    """Go so many ways, each on a queue of its own."""
-    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(2**32))
+def walk_many(world: World, ways: int, url: str, queue_name: str, clock: Clock, default: int | None = None) -> None:
+    """Go so many ways, each on a queue of its own. default: the seed where none is asked for; a random one if None."""
+    seed = int(os.environ.get("SEED") or (default or random.SystemRandom().randrange(2**32)))
     told: Counter[str] = Counter()
     for number in range(ways):
         lab = Lab(url, f"{queue_name}-{number}", clock)
@@ -79,8 +79,8 @@ def walk_many(world: World, ways: int, url: str, queue_name: str, clock: Clock) 
 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
 def test_the_model_does_what_the_scripts_do(world: World, node_url: str, queue_name: str, clock: Clock) -> None:
-    """A few ways; the seed is printed, and SEED= goes them again."""
-    walk_many(world, 8, node_url, queue_name, clock)
+    """A few ways, the same each time: it is the scripts that change. SEED= goes others."""
+    walk_many(world, 8, node_url, queue_name, clock, default=902026229)
 
 
 @pytest.mark.full
