@@ -63,9 +63,11 @@ class QueueScheduler(Scheduling[Any, Any]):
     ) -> None:
         """Name it; nothing is opened yet.
 
-        on_fault: told what it waits for. on_work: told by each sweep that jobs are in line. on_error: told of schedules whose
-        signature is not good, which otherwise an event tells. failed: told what it ended with. signing_keys: as of Queue, for
-        a queue that is given by its name.
+        lease, max_stalls: those of the queue's workers. With a longer lease than theirs, a pause of the server that is shorter
+        than half of it is taken for none, and may cost live workers their runs, which are run again. on_fault: told what it
+        waits for. on_work: told by each sweep that jobs are in line. on_error: told of schedules whose signature is not good,
+        which otherwise an event tells. failed: told what it ended with. signing_keys: as of Queue, for a queue that is given by
+        its name.
         """
         self._queue = queue_of(queue, url, signing_keys)
         self._owns_queue = self._queue is not queue

@@ -37,20 +37,6 @@ if TYPE_CHECKING:
 SHORT = 0.2
 
 
-@pytest.fixture(scope="module")
-def shared_pair(server_kind: ServerKind) -> Iterator[Replicated]:
-    """A primary and its replica, for all tests of this module."""
-    with Replicated(server_kind) as pair:
-        yield pair
-
-
-@pytest.fixture
-def pair(shared_pair: Replicated) -> Iterator[Replicated]:
-    """The same, whole before and after each test."""
-    yield shared_pair
-    shared_pair.follow()
-
-
 @pytest.fixture
 def strict_pair(pair: Replicated) -> Iterator[Replicated]:
     """One whose WAIT waits for nothing but what its own connection wrote; that of Redis 7.0 waits for whatever was written."""

@@ -14,26 +14,9 @@ from ..chaos.proxy import FaultProxy
 from .replicated import Replicated, is_stored, server_with_a_disk, set_by_hand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ..conftest import MakeServer, WaitUntil
-    from ..servers import ServerKind
 
 SHORT = 0.2
-
-
-@pytest.fixture(scope="module")
-def shared_pair(server_kind: ServerKind) -> Iterator[Replicated]:
-    """A primary and its replica, for all tests of this module."""
-    with Replicated(server_kind) as pair:
-        yield pair
-
-
-@pytest.fixture
-def pair(shared_pair: Replicated) -> Iterator[Replicated]:
-    """The same, whole before and after each test."""
-    yield shared_pair
-    shared_pair.follow()
 
 
 def test_confirmed_and_not_confirmed(pair: Replicated, queue_name: str) -> None:

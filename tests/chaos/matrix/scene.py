@@ -140,7 +140,7 @@ class Scene:
         start = self.crew.start
         others = [
             start("reader", self.url, consumer=READER),
-            start("scheduler", self.url),
+            start("scheduler", self.url, lease=LEASE),
             self.start_exporter(),
             self.start_tracer(),
         ]
@@ -322,8 +322,8 @@ class Scene:
 
 
 def is_expected(failure: str) -> bool:
-    """Whether a process was meant to fail so: started under a policy that evicts, or without a permission it needs."""
-    return "maxmemory-policy" in failure or "lacks a permission" in failure
+    """Whether a process was meant to fail so: started under a policy that evicts, without a permission, or on a replica."""
+    return any(reason in failure for reason in ("maxmemory-policy", "lacks a permission", "is a replica: eventq writes"))
 
 
 def _topology(ground: Ground, kind: ServerKind, *args: str) -> TestServer | TestSentinel | TestCluster:
