@@ -168,9 +168,12 @@ class QueueScheduler(Scheduling[Any, Any]):
 
     async def _list_queue(self) -> None:
         """List the queue for discovery again: obliterating takes it off the list, and whoever uses it still does not know."""
-        # It is a list for people: nothing stands still without it, or waits for the permission.
+        # It is a list for people: nothing stands still without it, or waits for the permission. In a task of its own, since
+        # the connection is shared: a call that is cancelled takes it along.
+        listing = asyncio.create_task(self.context.runner.perform(enlist(self.context.keys)))
+        listing.add_done_callback(lambda done: done.cancelled() or done.exception())
         with contextlib.suppress(ServerRefused, QueueUnavailable):
-            await self.context.runner.perform(enlist(self.context.keys))
+            await asyncio.shield(listing)
 
     async def _repeat(self, step: Callable[[], Command[bool]]) -> None:
         """Run slices until there is no more; not for ever, since leases are waiting to be swept."""
