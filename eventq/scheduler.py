@@ -63,11 +63,11 @@ class QueueScheduler(Scheduling[Any, Any]):
     ) -> None:
         """Name it; nothing is opened yet.
 
-        lease, max_stalls: those of the queue's workers. With a longer lease than theirs, a pause of the server that is shorter
-        than half of it is taken for none, and may cost live workers their runs, which are run again. on_fault: told what it
-        waits for. on_work: told by each sweep that jobs are in line. on_error: told of schedules whose signature is not good,
-        which otherwise an event tells. failed: told what it ended with. signing_keys: as of Queue, for a queue that is given by
-        its name.
+        lease, max_stalls: those of the queue's workers. With a longer lease than theirs, where theirs is below two seconds, a
+        pause of the server that is no longer than 1.25 seconds may cost live workers their runs, which are run again.
+        on_fault: told what it waits for. on_work: told by each sweep that jobs are in line. on_error: told of schedules whose
+        signature is not good, which otherwise an event tells. failed: told what it ended with. signing_keys: as of Queue, for
+        a queue that is given by its name.
         """
         self._queue = queue_of(queue, url, signing_keys)
         self._owns_queue = self._queue is not queue
@@ -138,7 +138,8 @@ class QueueScheduler(Scheduling[Any, Any]):
 
     async def _step(self) -> SweepReply:
         context = self.context
-        swept = await self._runner.run(sweep_queue(context.keys, self._lease_ms, self._max_stalls, context.retention))
+        every_ms = round(self._tick * 1000)
+        swept = await self._runner.run(sweep_queue(context.keys, self._lease_ms, every_ms, self._max_stalls, context.retention))
         if swept.in_line and self._on_work is not None:
             self._on_work()
         now = asyncio.get_running_loop().time()

@@ -36,10 +36,13 @@ class SweepReply:
     next_slot_ms: int | None
 
 
-def sweep_queue(keys: QueueKeys, lease_ms: int, max_stalls: int, retention: Retention) -> Command[SweepReply]:
-    """Take back what lost its worker and promote what is due, a slice of each."""
+def sweep_queue(keys: QueueKeys, lease_ms: int, every_ms: int, max_stalls: int, retention: Retention) -> Command[SweepReply]:
+    """Take back what lost its worker and promote what is due, a slice of each.
+
+    every_ms: how long the sweeper waits between two sweeps at most. A quarter longer, and nobody was there to sweep.
+    """
     script = load_script("sweep_queue")
-    args: list[str | int] = [lease_ms, max_stalls, SLICE, *retention.failed]
+    args: list[str | int] = [lease_ms, max_stalls, SLICE, *retention.failed, every_ms]
     return Command(script, script.keys(keys), args, _parse_sweep)
 
 

@@ -2,7 +2,7 @@
 -- Takes jobs back from workers whose lease ran out, promotes what is due, arms the marker again.
 -- KEYS: meta calls timers jobs data runs results progress logs wait prioritized delayed leases failed totals events marker
 --       slots
--- ARGV: writer, number, lease ms of the sweeper, max stalls, limit, failed keep, failed age ms (-1 none)
+-- ARGV: writer, number, lease ms of the sweeper, max stalls, limit, failed keep, failed age ms (-1 none), ms between its sweeps
 -- Reply: OK, reclaimed, promoted, more to do (0 or 1), ms until the next lease ends, the next delayed job is due, the next
 --        timer ends (-1 none), bytes of events written so far, work in line (0 or 1), ms until the next slot of a schedule
 --        (-1 none) | STALE | LAYOUT
@@ -22,7 +22,7 @@ end
 -- include: runs
 -- include: line
 -- include: wake
-local PINNED, SLICE, LATE_SWEEPS = 1125899906842624, 100, 2
+local PINNED, SLICE, LATE_SWEEPS, LATE = 1125899906842624, 100, 2, 1.25
 -- include: forget
 -- include: evict
 -- include: due
@@ -37,7 +37,8 @@ local latest, expired = redis.call('ZREVRANGEBYSCORE', leases_key, now, '-inf', 
 for index = #latest, 1, -1 do expired[#expired + 1] = latest[index] end
 local reclaimed, gap = 0, now - swept_at
 -- Who is late again and again sweeps on a loop that others block: nothing stood still, and the dead must not wait for ever.
-local may_wait = gap > lease / 2 and late >= 0 and late < LATE_SWEEPS
+local is_short = gap >= 0 and gap <= lease / 2
+local may_wait = late >= 0 and late < (is_short and 1 or LATE_SWEEPS) and gap > (is_short and ARGV[8] * LATE or lease / 2)
 if may_wait or gap < -lease then
   -- include: grace
 elseif #expired > 0 then

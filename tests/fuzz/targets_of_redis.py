@@ -196,7 +196,7 @@ _REPLIES: Final = (
     _script("retry_jobs", manage.retry_jobs(KEYS, [], state=JobState.FAILED, reset_attempts=False), '["OK","rsm"]'),
     _script("clean_jobs", manage.clean_jobs(KEYS, JobState.FAILED, cutoff="0", cursor="", most=5, reason="cleaned"), '["OK","1","","a b"]'),
     _script("obliterate_queue", manage.obliterate_queue(KEYS, "e", force=False), '["OK","gone",5]'),
-    _script("sweep_queue", upkeep.sweep_queue(KEYS, 5, 2, _RETENTION), '["OK",1,2,0,-1,5,-1,1000,1,-1]'),
+    _script("sweep_queue", upkeep.sweep_queue(KEYS, 5, 1, 2, _RETENTION), '["OK",1,2,0,-1,5,-1,1000,1,-1]'),
     _script("run_timers", upkeep.run_timers(KEYS, _RETENTION), '["OK",1,0]'),
     _script("trim_events", upkeep.trim_events(KEYS), '["OK",1,0]'),
     _script("report_worker", watch.report_worker(KEYS, "w", 5, watch.Vital("i", 1, 2, 3, 4, 5, 6, "{}")), '["OK",5]'),

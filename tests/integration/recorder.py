@@ -126,7 +126,8 @@ async def settle_silently(queue: Queue[Any, Any]) -> None:
 async def sweep(queue: Queue[Any, Any], *, lease: float = 60, max_stalls: int = 2) -> SweepReply:
     """Sweep as a scheduler does, once."""
     context = queue.context
-    return await context.runner.run(sweep_queue(context.keys, round(lease * 1000), max_stalls, context.retention))
+    lease_ms, every_ms = round(lease * 1000), round(lease * 400)
+    return await context.runner.run(sweep_queue(context.keys, lease_ms, every_ms, max_stalls, context.retention))
 
 
 async def expire_leases(queue: Queue[Any, Any], clock: Clock, *, max_stalls: int = 2) -> int:

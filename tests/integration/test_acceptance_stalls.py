@@ -149,7 +149,7 @@ def sweeping_thread(queue: Queue[Any, Any]) -> Generator[None]:
     def run() -> None:
         runner = SyncRunner(context.server)
         while not stop.wait(0.05):
-            runner.run(sweep_queue(context.keys, round(LEASE * 1000), 2, context.retention))
+            runner.run(sweep_queue(context.keys, round(LEASE * 1000), round(LEASE * 400), 2, context.retention))
         runner.close()
 
     thread = threading.Thread(target=run)

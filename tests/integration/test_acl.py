@@ -166,7 +166,7 @@ ATTEMPTS: dict[str, Attempt] = {
     "settle_and_claim": claim,
     "release_jobs": lambda queue: run(queue, release_jobs(queue.context.keys, [Held("own", "token")])),
     "renew_leases": lambda queue: run(queue, renew_leases(queue.context.keys, 1000, [Held("own", "token")])),
-    "sweep_queue": lambda queue: run(queue, sweep_queue(queue.context.keys, 1000, 2, queue.context.retention)),
+    "sweep_queue": lambda queue: run(queue, sweep_queue(queue.context.keys, 1000, 300, 2, queue.context.retention)),
     "run_timers": lambda queue: run(queue, run_timers(queue.context.keys, queue.context.retention)),
     "trim_events": lambda queue: run(queue, trim_events(queue.context.keys, (0, 0, 0, 0))),
     "report_events": lambda queue: run(queue, report_events(queue.context.keys, "error", ["{}"])),

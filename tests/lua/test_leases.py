@@ -181,6 +181,53 @@ def test_a_sweeper_that_is_always_late_takes_jobs_back_all_the_same(lab: Lab, la
     assert lab.state(alive.id) == "active"
 
 
+SHORT_MS = LEASE_MS // 8
+#: A sweeper of the long lease comes at least so often, the worker's own more often than that.
+EVERY_MS = SHORT_MS // 2
+
+
+@pytest.mark.parametrize("pause", [0.7, 1.0, 1.5, 2.5, 3.6])
+@pytest.mark.parametrize("since", [0.0, 0.2, 0.33])
+def test_a_pause_costs_a_live_worker_with_a_shorter_lease_than_the_sweepers_nothing(lab: Lab, pause: float, since: float) -> None:
+    """By so many of its leases, so many of them after it renewed, and all of it less than half of the sweeper's: it comes back
+    within two thirds of its lease and loses nothing; who comes back no more loses its job a lease after the pause.
+    """
+    lab.add(new(), new(), new())
+    lab.sweep()
+    lab.sweep()  # nobody swept before the first one: that is late
+    alive, dead = lab.claim(2, lease_ms=SHORT_MS).jobs
+    (gone,) = lab.claim(1).jobs
+    lab.advance(since * SHORT_MS / 1000)
+    lab.sweep(every_ms=EVERY_MS)
+    lab.advance(pause * SHORT_MS / 1000)
+    assert lab.sweep(every_ms=EVERY_MS).reclaimed == 0
+    for step in (0.3, 0.3):
+        lab.advance(step * SHORT_MS / 1000)
+        lab.sweep(every_ms=EVERY_MS)
+    assert lab.call(renew_leases(lab.keys, SHORT_MS, [held(alive)])) == []
+    for _ in range(2):
+        lab.advance(0.25 * SHORT_MS / 1000)
+        assert lab.call(renew_leases(lab.keys, SHORT_MS, [held(alive)])) == []
+        lab.sweep(every_ms=EVERY_MS)
+    assert (lab.state(alive.id), lab.state(dead.id), lab.state(gone.id)) == ("active", "waiting", "active")
+    assert lab.call(renew_leases(lab.keys, LEASE_MS, [held(gone)])) == []
+
+
+@pytest.mark.parametrize("late", [0.63, 0.8, 1.5, 3.9])
+def test_a_sweeper_that_always_comes_a_little_late_takes_jobs_back_all_the_same(lab: Lab, late: float) -> None:
+    """With its second late sweep after the lease ended at the latest, however often it comes late."""
+    lab.add(new())
+    lab.sweep()
+    lab.sweep()
+    (dead,) = lab.claim(lease_ms=SHORT_MS).jobs
+    waited = 0.0
+    while lab.state(dead.id) == "active":
+        lab.advance(late * SHORT_MS / 1000)
+        waited += late
+        lab.sweep(every_ms=EVERY_MS)
+        assert waited <= 1 + 3 * late
+
+
 def test_a_second_pause_right_after_the_first_is_one_all_the_same(lab: Lab) -> None:
     """Two in a row are granted; a sweep in time forgets about them."""
     lab.add(new())

@@ -99,7 +99,7 @@ def _sweep(lab: Lab) -> Command[Any]:
     lab.add(new(), new(), new(delay=20))
     lab.claim(2)
     lab.expire_leases()
-    return sweep_queue(lab.keys, LEASE_MS, 2, RULES)
+    return sweep_queue(lab.keys, LEASE_MS, LEASE_MS // 3, 2, RULES)
 
 
 def _timers(lab: Lab) -> Command[Any]:

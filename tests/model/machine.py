@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from eventq.commands.core import Command
 
 
+#: Every so often a sweeper comes, as its sweeps say: a third of the shorter leases and more.
+SWEEP_MS = 10_000
+
+
 class QueueMachine(Caller):
     """The rules: one queue and its model go through whatever comes."""
 
@@ -190,8 +194,8 @@ class QueueMachine(Caller):
     def sweep(self, writer: int, max_stalls: int) -> None:
         self.call(
             writer,
-            sweep_queue(self.lab.keys, LEASE_MS, max_stalls, self.model.retention),
-            lambda now, _: self.model.sweep(now, LEASE_MS, max_stalls),
+            sweep_queue(self.lab.keys, LEASE_MS, SWEEP_MS, max_stalls, self.model.retention),
+            lambda now, _: self.model.sweep(now, LEASE_MS, SWEEP_MS, max_stalls),
             lambda reply: (reply.reclaimed, reply.promoted, reply.more, reply.next_lease_ms, reply.next_due_ms, reply.in_line),
         )
         self._compare_again(writer, lambda _: True)  # a repeated sweep only says that it was made
@@ -215,10 +219,9 @@ class QueueMachine(Caller):
         self.claim(writer, wanted, LEASE_MS, risk, is_woken=True)
 
     def _lose_workers(self, writer: int, max_stalls: int) -> None:
-        self._advance(61)
-        self.sweep(writer, max_stalls)
-        self._advance(21)
-        self.sweep(writer, max_stalls)
+        for seconds in (61, 12, 12, 12, 12):
+            self._advance(seconds)
+            self.sweep(writer, max_stalls)
 
     @rule(writer=WRITERS)
     def timers(self, writer: int) -> None:

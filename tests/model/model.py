@@ -260,7 +260,7 @@ class Model:
 
     # -- upkeep
 
-    def sweep(self, now: int, lease: int, max_stalls: int) -> tuple[int, int, bool, int | None, int | None, bool]:
+    def sweep(self, now: int, lease: int, every: int, max_stalls: int) -> tuple[int, int, bool, int | None, int | None, bool]:
         """Take back what lost its worker, promote what is due.
 
         Reclaimed, promoted, whether there is more, ms until the next lease ends, the next job is due, whether anything is in line.
@@ -268,8 +268,12 @@ class Model:
         active = self.of(JobState.ACTIVE, lambda job: (job.lease_ends, job.id))
         expired = [job for job in active if job.lease_ends <= now]
         reclaimed, gap = 0, now - self._swept_at
-        is_granted = gap > lease / 2 and self._late_sweeps < 2
-        if is_granted:
+        is_short = 0 <= gap <= lease / 2
+        is_granted = gap > every * 1.25 and self._late_sweeps == 0 if is_short else gap > lease / 2 and self._late_sweeps < 2
+        if is_granted and is_short:
+            for job in active:
+                job.lease_ends += gap if self._swept_at < job.lease_ends < now + gap else 0
+        elif is_granted:
             grant = now + lease * 2 // 3
             is_first = bool(self._swept_at) and self._late_sweeps == 0
             for job in [job for job in active if job.lease_ends < grant] if is_first else expired:

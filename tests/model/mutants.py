@@ -173,7 +173,22 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a longer lease than the sweeper's gets no more than the others",
-        (("lua/include/grace.lua", "if gap > 0 and ends <= now + lease * 4 / 3 then", "if gap > 0 then"),),
+        (("lua/include/grace.lua", "not is_short and ends <= now + lease * 4 / 3 then", "not is_short then"),),
+        ("tests/lua/test_leases.py",),
+    ),
+    Mutant(
+        "a pause that is short for the sweeper counts for others' leases",
+        (("lua/sweep_queue.lua", "(is_short and ARGV[8] * LATE or lease / 2)", "lease / 2"),),
+        ("tests/lua/test_leases.py",),
+    ),
+    Mutant(
+        "a sweeper that always comes a little late takes nothing back",
+        (("lua/sweep_queue.lua", "may_wait and late + 1 or 0", "may_wait and not is_short and late + 1 or 0"),),
+        ("tests/lua/test_leases.py",),
+    ),
+    Mutant(
+        "a short pause does not count for what ended in it alone",
+        (("lua/include/grace.lua", "'(' .. now + gap end", "now end"),),
         ("tests/lua/test_leases.py",),
     ),
     Mutant(

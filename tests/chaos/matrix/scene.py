@@ -140,7 +140,7 @@ class Scene:
         start = self.crew.start
         others = [
             start("reader", self.url, consumer=READER),
-            start("scheduler", self.url, lease=LEASE),
+            start("scheduler", self.url),  # with a longer lease than the workers have
             self.start_exporter(),
             self.start_tracer(),
         ]

@@ -183,7 +183,7 @@ class Reality:
         self._writers[what[1]] = self._new_writers()
 
     def _sweep(self, *_: Any) -> None:
-        self._lab.call(sweep_queue(self._lab.keys, self._lease_ms, self._world.max_stalls, RULES), "sweeper")
+        self._lab.call(sweep_queue(self._lab.keys, self._lease_ms, self._lease_ms, self._world.max_stalls, RULES), "sweeper")
 
     def _tick(self, _: tuple[Any, ...], before: State, __: State) -> None:
         """Let a tick pass; where the server runs, somebody sweeps all the while, but not at the very end."""
