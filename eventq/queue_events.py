@@ -24,7 +24,7 @@ from eventq.events import Event, LostEvent, ObliteratedEvent, UnreadableEntry, p
 from eventq.ids import random_text
 from eventq.keys import check_queue_name
 from eventq.opened import Opened
-from eventq.operations.following import Cursor, Gap, Span, end_of, number
+from eventq.operations.following import Cursor, Gap, Span, content_of, end_of, number
 
 if TYPE_CHECKING:
     from eventq.context import QueueContext
@@ -256,7 +256,8 @@ class EventStream(Opened):
             self._cursor.skip(entry.id)
             return True
         before, last = self._cursor.position, events[-1].seq
-        taken = self._cursor.take(entry.id, Span(events[0].kind, events[0].seq, last), is_checked=is_checked)
+        span = Span(events[0].kind, events[0].seq, last, content_of(entry))
+        taken = self._cursor.take(entry.id, span, is_checked=is_checked)
         if taken is None:
             return False
         if taken.gap is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from eventq.commands.events import Entry, Position, entry_after, first_entry, last_entry, stream_state
-from eventq.events import ObliteratedEvent
+from eventq.events import ObliteratedEvent, UnreadableEntry, parse_entry
 from eventq.records import whole
 
 if TYPE_CHECKING:
@@ -35,12 +35,28 @@ class Taken(msgspec.Struct, frozen=True, gc=False):
     gap: Gap | None
 
 
+class _Mark(msgspec.Struct, frozen=True, gc=False):
+    """An entry that was taken: its id, the number of its last event, a hash of what it says."""
+
+    entry_id: str
+    seq: int
+    content: int
+
+    def is_of(self, entry: Entry) -> bool:
+        """Whether this is the entry that was taken."""
+        return entry.id == self.entry_id and end_of(entry) == self.seq and content_of(entry) == self.content
+
+
 class Span(msgspec.Struct, frozen=True, gc=False):
-    """What the plain fields of an entry say: the numbers of its first and last event, and whether it ends its epoch."""
+    """What the plain fields of an entry say: the numbers of its first and last event, and whether it ends its epoch.
+
+    content: a hash of its events. After a split two servers have entries of one id, and even of the same numbers.
+    """
 
     kind: str
     first: int
     last: int
+    content: int
 
     @property
     def is_end(self) -> bool:
@@ -61,7 +77,7 @@ class Cursor:
         self.position = Position()
         self.is_whole = False
         #: The entries taken last and the number each ends with, to find out where the stream went back to.
-        self._marks: deque[tuple[str, int]] = deque(maxlen=_MARKS)
+        self._marks: deque[_Mark] = deque(maxlen=_MARKS)
 
     def stand(self, position: Position, *, is_whole: bool) -> None:
         """Go on from here."""
@@ -87,7 +103,7 @@ class Cursor:
             gap = Gap(count, reason, Position(before.epoch, before.entry_id, span.first - 1))
         # After the end of its epoch a queue begins anew.
         self.position = Position("", entry_id, 0) if span.is_end else Position(before.epoch, entry_id, span.last)
-        self._marks.append((entry_id, span.last))
+        self._marks.append(_Mark(entry_id, span.last, span.content))
         self.is_whole = True
         return Taken(skip, gap)
 
@@ -99,14 +115,15 @@ class Cursor:
     def check(self) -> Steps[Gap | None]:
         """Compare where we stand with what the stream is now; return what is to be told.
 
-        Another epoch, a lower seq, or our entry gone while older ones are kept is a rollback: told, then read again from
-        what both have in common. Later events of which no entry is kept are told as lost, without waiting for the next one.
+        Another epoch, a lower seq, or our entry gone while older ones are kept, or another in its place, is a rollback: told,
+        then read again from what both have in common. Later events of which no entry is kept are told as lost, without waiting
+        for the next one.
         """
         epoch, seq = yield stream_state(self._keys)
         found: list[Entry] = yield last_entry(self._keys, self.position.entry_id)
         here, anchor = self.position, found[0] if found else None
         end = end_of(anchor) if anchor else None
-        is_lost = anchor is not None and anchor.id != here.entry_id
+        is_lost = anchor is not None and (anchor.id != here.entry_id or not self._is_ours(anchor, seq))
         if epoch != here.epoch and not (here.epoch or here.seq):
             self.position = Position(epoch, here.entry_id, here.seq)
             return None
@@ -119,6 +136,15 @@ class Cursor:
             self.position, self.is_whole = Position(epoch, here.entry_id, seq), True
             return Gap(seq - here.seq, "trimmed", self.position)
         return None
+
+    def _is_ours(self, entry: Entry, seq: int) -> bool:
+        """Return whether the entry under the id where we stand is the one that was taken there, as far as we remember it."""
+        if self._marks and self._marks[-1].entry_id == entry.id:
+            return self._marks[-1].is_of(entry)
+        # A saved place lies at the end of its entry or behind it, but where a queue began anew or an entry was passed over.
+        end = end_of(entry)
+        is_behind = end is not None and self.position.seq < end <= seq
+        return not is_behind or entry.fields.get("kind") == ObliteratedEvent.kind or not is_readable(entry)
 
     def _other_epoch(self, epoch: str) -> Steps[Gap | None]:
         here, told = self.position, (yield from self._told_of_the_end())
@@ -150,19 +176,20 @@ class Cursor:
         What came after is undone, and what stands there now is new, even if it is older than what was read.
         """
         oldest: list[Entry] = yield first_entry(self._keys)
-        marks = [mark for mark in self._marks if oldest and _order(mark[0]) >= _order(oldest[0].id)]  # the others were trimmed
+        marks = [
+            mark for mark in self._marks if oldest and _order(mark.entry_id) >= _order(oldest[0].id)
+        ]  # the others were trimmed
         common = 0
         undone = len(marks)
         while common < undone:
             middle = (common + undone) // 2
-            entry_id, seq = marks[middle]
-            found: list[Entry] = yield last_entry(self._keys, entry_id)
-            if found and found[0].id == entry_id and end_of(found[0]) == seq:
+            found: list[Entry] = yield last_entry(self._keys, marks[middle].entry_id)
+            if found and marks[middle].is_of(found[0]):
                 common = middle + 1
             else:
                 undone = middle
         self._marks = deque(marks[:common], maxlen=_MARKS)
-        return Position(epoch, *marks[common - 1]) if common else None
+        return Position(epoch, marks[common - 1].entry_id, marks[common - 1].seq) if common else None
 
     def _oldest(self, epoch: str, seq: int) -> Steps[Position]:
         """Return where the oldest event that is kept begins; where the stream stands when nothing is kept."""
@@ -181,7 +208,21 @@ def span_of(entry: Entry) -> Span | None:
     first, amount = number(entry, "seq"), number(entry, "n")
     if first is None or not amount or "kind" not in entry.fields:
         return None
-    return Span(entry.fields["kind"], first, first + amount - 1)
+    return Span(entry.fields["kind"], first, first + amount - 1, content_of(entry))
+
+
+def is_readable(entry: Entry) -> bool:
+    """Whether the events of an entry can be read."""
+    try:
+        parse_entry("", entry.fields)
+    except UnreadableEntry:
+        return False
+    return True
+
+
+def content_of(entry: Entry) -> int:
+    """Return a hash of an entry's events, which differs by process."""
+    return hash(entry.fields.get("events"))
 
 
 def end_of(entry: Entry) -> int | None:

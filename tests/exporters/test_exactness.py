@@ -106,6 +106,8 @@ async def test_the_queue_is_obliterated(make_server: MakeServer, is_up: bool) ->
                 await drained(queue)
             if is_up:
                 watch.look(await agreed(exporter.port, "q", ledger))
+                while total(await scrape(exporter.port), "eventq_event_lag", queue="q"):
+                    await asyncio.sleep(0.05)  # sleep-ok: as above; that a worker stopped is an event, too
             await queue.obliterate()
             async with worker(queue):
                 await ledger.add(queue, 500)

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from ..servers import ServerKind
 
 #: Seconds that a confirmation may take where there will be none.
-SHORT = 0.2
+#: A busy machine takes some of it to confirm what can be confirmed.
+SHORT = 1.5
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ async def test_without_a_copy_in_time_it_is_stored_and_unconfirmed(pair: Replica
         error = caught.value
         assert (error.queue, error.durability, error.copies, error.wanted) == (queue_name, "replica", 0, 1)
         (job_id,) = error.job_ids
-        for said in (job_id, "is stored", "'replica'", "within 0.2 seconds", "0 of 1 copies", "adding again under the same id"):
+        for said in (job_id, "is stored", "'replica'", "within 1.5 seconds", "0 of 1 copies", "adding again under the same id"):
             assert said in str(error)
         assert JobState.WAITING == await queue.get_state(job_id)
         await queue.add("j", 2)

@@ -690,6 +690,55 @@ async def test_what_a_new_primary_wrote_before_our_last_entry_is_read(
         assert [event.seq for event in events] == list(range(21, 36))
 
 
+@pytest.mark.parametrize("before", [0, 5], ids=["the same numbers", "other numbers"])
+async def test_entries_of_a_new_primary_under_the_ids_of_ours_are_read(
+    url: str, queue_name: str, redis_client: redis.Redis, before: int
+) -> None:
+    """Two primaries that write in the same milliseconds make the same ids: what they say tells the entries apart."""
+    async with Queue(queue_name, url=url) as queue, queue.events() as stream:
+        await rewrite(queue, redis_client, stream, before)
+        kill_readers(redis_client)
+        lost, *events = await take(stream, 16)
+        assert isinstance(lost, LostEvent)
+        assert (lost.reason, lost.count, lost.seq, lost.undone) == ("rollback", 0, 20, 10)
+        assert [event.seq for event in events] == list(range(21, 36))
+
+
+async def test_an_entry_that_is_not_the_saved_one_is_a_rollback_though_its_id_is_the_same(
+    url: str, queue_name: str, redis_client: redis.Redis
+) -> None:
+    """Who was away does not remember where both histories part: everything kept is read again."""
+    async with Queue(queue_name, url=url) as queue:
+        async with queue.events("billing") as stream:
+            await rewrite(queue, redis_client, stream, 5)
+            await acknowledge(stream)
+        async with queue.events("billing") as stream:
+            lost, *events = await take(stream, 36)
+            assert isinstance(lost, LostEvent)
+            assert (lost.reason, lost.count, lost.seq) == ("rollback", 0, 0)
+            assert [event.seq for event in events] == list(range(1, 36))
+
+
+async def rewrite(queue: Queue[Any, Any], client: redis.Redis, stream: EventStream, before: int) -> None:
+    """Let a reader take 30 events; then the last ten are undone and 15 others written, of which the first `before` have ids of
+    their own, and the next ten those of the ten that are undone.
+    """
+    key = queue.context.keys["events"]
+    await add_one_by_one(queue, 30)
+    await take(stream, 30)
+    entries: Any = client.xrange(key)
+    parted, undone = entries[19][0], [entry_id for entry_id, _ in entries[20:]]
+    lose_tail(client, queue, 20)
+    await add_one_by_one(queue, 15)
+    later: Any = client.xrange(key, b"(" + parted)
+    own = [parted.partition(b"-")[0] + b"-%d" % (1000 + number) for number in range(before)]
+    ids = sorted([*own, *undone], key=lambda entry_id: [int(part) for part in entry_id.split(b"-")])
+    ids += [undone[-1].partition(b"-")[0] + b"-%d" % (2000 + number) for number in range(5 - before)]
+    client.delete(key)
+    for entry_id, fields in [*entries[:20], *zip(ids, (fields for _, fields in later), strict=True)]:
+        client.xadd(key, fields, id=entry_id)
+
+
 @pytest.mark.slow
 async def test_a_lost_tail_is_told_though_nothing_follows(url: str, queue_name: str, redis_client: redis.Redis) -> None:
     """A connected reader that waits for the next event learns that the stream went back when its read ends, not only with it."""

@@ -138,13 +138,13 @@ class Lab:
         assert [job.id for job in claimed] == [record.id for record in records]
         assert self.settle(*[outcome(job, word, rule) for job in claimed], rules=rules) == []
 
-    def sweep(self, max_stalls: int = 2, *, rules: Retention = RULES, every_ms: int = LEASE_MS // 3) -> SweepReply:
+    def sweep(self, max_stalls: int = 2, *, rules: Retention = RULES, every_ms: int = LEASE_MS * 2 // 5) -> SweepReply:
         """Sweep once."""
         return self.call(sweep_queue(self.keys, LEASE_MS, every_ms, max_stalls, rules), "scheduler")
 
     def expire_leases(self) -> None:
         """Let every lease granted just now end, on a queue that is swept all the while."""
-        for seconds in (20, 20, 21):
+        for seconds in (25, 25, 11):
             self.sweep()
             self.advance(seconds)
 

@@ -44,6 +44,20 @@ MUTANTS_AROUND: Final = (
         "            skip = 0\n",
     ),
     _one(
+        "an entry is taken for another of the same id and numbers",
+        f"{READERS}::test_entries_of_a_new_primary_under_the_ids_of_ours_are_read",
+        "operations/following.py",
+        " and end_of(entry) == self.seq and content_of(entry) == self.content",
+        " and end_of(entry) == self.seq",
+    ),
+    _one(
+        "a saved place fits any entry of its id",
+        f"{READERS}::test_an_entry_that_is_not_the_saved_one_is_a_rollback_though_its_id_is_the_same",
+        "operations/following.py",
+        "is not None and self.position.seq < end <= seq",
+        "is None and self.position.seq < 0",
+    ),
+    _one(
         "a gap is told without its size",
         f"{FOLLOWER}::test_what_was_trimmed_is_told_to_the_event",
         "operations/following.py",
