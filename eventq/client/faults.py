@@ -101,8 +101,13 @@ def remedy_of(error: Exception) -> Remedy:
     remedy = _REMEDIES.get(code_of(error))
     if remedy is not None:
         return remedy
-    is_broken = isinstance(error, redis_errors.ConnectionError | redis_errors.TimeoutError | OSError)
-    return Remedy.RECONNECT if is_broken else Remedy.RAISE
+    return Remedy.RECONNECT if is_broken(error) else Remedy.RAISE
+
+
+def is_broken(error: Exception) -> bool:
+    """Whether there was no answer at all: the connection ended, or was silent for too long."""
+    is_of_a_connection = isinstance(error, redis_errors.ConnectionError | redis_errors.TimeoutError | OSError)
+    return is_of_a_connection and code_of(error) not in _REMEDIES
 
 
 def refusal(error: Exception, what: str) -> EventqError:

@@ -6,17 +6,21 @@ from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
-from eventq.client.faults import Remedy, not_a_cluster_url, refusal, remedy_of, unavailable
+from eventq.client.faults import Remedy, is_broken, not_a_cluster_url, refusal, remedy_of, unavailable
+from eventq.errors import ServerRefused
 
 if TYPE_CHECKING:
     from redis.exceptions import MovedError
 
     from eventq.client.server import Server
+    from eventq.errors import EventqError
 
 _FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 0.5
 #: Scripts that are flushed again and again are loaded so often without a pause.
 _LOADS: Final = 3
+#: What a server refuses for a while.
+_PASSING: Final = ("OOM", "MISCONF")
 #: Seconds until it is told again that a permission is missing, which it may be for good.
 _TELL_EVERY: Final = 30.0
 
@@ -52,6 +56,10 @@ class Recovery:
         self._has_followed = False
         self._loads = 0
         self._tell_at = 0.0
+        #: Whether the command was on its way when the next fault comes.
+        self.is_sent = False
+        #: Whether an earlier try may have been executed.
+        self._is_unknown = False
         #: Whether the script must be loaded before the next try.
         self.load = False
         #: Whether the connection must be replaced, and by one to which node of a Cluster (None: the server decides).
@@ -66,6 +74,7 @@ class Recovery:
         Raises our error for what no repeating mends, and QueueUnavailable when patience is at an end.
         """
         remedy = remedy_of(fault)
+        self._is_unknown = self._is_unknown or (self.is_sent and is_broken(fault))
         self.drop, self.node = remedy in (Remedy.RECONNECT, Remedy.FOLLOW), None
         if remedy is Remedy.LOAD_SCRIPT and self._is_script:
             self.load = True
@@ -80,7 +89,7 @@ class Recovery:
                 self._has_followed = True
                 return 0.0
         elif not self._may_wait(remedy):
-            raise refusal(fault, self._what) from fault
+            raise self._refusal(fault) from fault
         waited, pause = monotonic() - self._began, self._pause
         if is_closed or (self._patience is not None and waited + pause > self._patience):
             raise unavailable(self._what, self._server.asked, waited, fault) from fault
@@ -99,6 +108,13 @@ class Recovery:
             return False
         self._tell_at = now + _TELL_EVERY
         return True
+
+    def _refusal(self, fault: Exception) -> EventqError:
+        refused = refusal(fault, self._what)
+        if self._is_unknown and self._is_script and isinstance(refused, ServerRefused) and refused.code in _PASSING:
+            # It refuses the repetition; of the first try nobody knows. (Who is shut out has to know that above all.)
+            return unavailable(self._what, self._server.asked, monotonic() - self._began, fault)
+        return refused
 
     def _may_wait(self, remedy: Remedy) -> bool:
         if remedy is Remedy.LOAD_SCRIPT:

@@ -175,6 +175,7 @@ class AsyncRunner:
         )
         while True:
             try:
+                recovery.is_sent = error is not None
                 if error is not None:
                     first, error = error, None
                     raise first
@@ -182,6 +183,7 @@ class AsyncRunner:
                 if recovery.load and script is not None:
                     await self._exchange(connection, ["SCRIPT", "LOAD", script], self._timeout)
                     recovery.load = False
+                recovery.is_sent = True
                 reply = await self._exchange(connection, words, timeout or self._timeout)
             except (RedisError, OSError) as fault:
                 pause = self._after(fault, recovery)

@@ -135,10 +135,12 @@ class SyncRunner:
         )
         while True:
             try:
+                recovery.is_sent = False
                 connection = self._connection or self._connect(recovery)
                 if recovery.load and script is not None:
                     self._exchange(connection, ["SCRIPT", "LOAD", script])
                     recovery.load = False
+                recovery.is_sent = True
                 reply = self._exchange(connection, words, block)
             except (RedisError, OSError) as fault:
                 self._stopped.wait(self._after(fault, recovery))

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from eventq import Job, JobState, NewJob, Queue, Unrecoverable, Worker
-from eventq.errors import BulkAddError, ServerRefused
+from eventq import Job, JobState, NewJob, Queue, SyncQueue, Unrecoverable, Worker
+from eventq.errors import BulkAddError, QueueUnavailable, ServerRefused
 from eventq.options import JobOptions
 
 from .checker import check, percentile
+from .faults import Fault, Request, Rule, calls
 from .ledger import Ledger
 from .processes import choose_seed
+from .proxy import FaultProxy
 from .stored import is_drained, key_of, read_stored
 
 if TYPE_CHECKING:
@@ -196,3 +198,31 @@ async def test_a_bulk_add_that_fills_the_server_says_what_is_in(make_server: Mak
             assert 1 + len(ids) == (await queue.get_job_counts())[JobState.WAITING]
             await asyncio.wait_for(Worker(queue, lambda job: None, concurrency=20, burst=True).run(), 20)
             assert 1 + len(ids) == (await queue.get_job_counts())[JobState.COMPLETED]
+
+
+@pytest.mark.parametrize("is_sync", [False, True], ids=["Queue", "SyncQueue"])
+async def test_a_repetition_that_is_refused_says_that_the_first_try_may_be_stored(
+    make_server: MakeServer, queue_name: str, is_sync: bool
+) -> None:
+    """The reply is lost, and then the server is full: the job is in, so nobody may be told that nothing was written."""
+    server = make_server()
+    with redis.Redis(port=server.port) as client, FaultProxy(server.port) as proxy:
+        adds = calls("add_jobs")
+
+        def is_repeated(request: Request) -> bool:
+            if adds(request) and proxy.counts[Fault.LOSE_REPLY]:
+                fill(client, -1_000_000)
+            return False
+
+        async with Queue(queue_name, url=proxy.url) as queue:
+            await queue.add("j")  # the server has the script now
+            proxy.inject(Rule(Fault.LOSE_REPLY, when=adds, times=1), Rule(Fault.CUT_REQUEST, when=is_repeated))
+            with pytest.raises(QueueUnavailable, match="whether it took effect is unknown") as caught:
+                if is_sync:
+                    with SyncQueue(queue_name, url=proxy.url) as sync:
+                        await asyncio.to_thread(sync.add, "j", DATA)
+                else:
+                    await queue.add("j", DATA)
+            assert "used memory > 'maxmemory'" in str(caught.value)
+            assert await queue.count() == 2
+            await refused(lambda: queue.add("j", DATA))
