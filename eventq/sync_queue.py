@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from eventq.options import OptionArguments
     from eventq.records import StoredJob
     from eventq.signing import SigningKeys
+    from eventq.sync_producer import SyncProducer
 
 R = TypeVar("R")
 log: Final = logging.getLogger("eventq")
@@ -133,7 +134,7 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
         if not self.context.is_registered:
             self.context.register()
         added_ms = producer.add(record)
-        return self._job(record, data, added_ms) if added_ms is not None else self._existing(record.id)
+        return self._job(record, data, added_ms) if added_ms is not None else self._existing(producer, record, data)
 
     def add_bulk(
         self, jobs: Iterable[NewJob[DataT]], *, durability: Durability | str | None = None
@@ -151,7 +152,7 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
             error.confirmed = error.added[: len(error.confirmed)]
             raise
         return [
-            self._job(record, job.data, ms) if ms is not None else self._existing(record.id)
+            self._job(record, job.data, ms) if ms is not None else self._existing(producer, record, job.data)
             for job, record, ms in zip(new, records, times, strict=True)
         ]
 
@@ -286,8 +287,12 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
         parsed = Record(*header, said.options, record.data, record.spec)
         return SyncJob(self.context, record.id, parsed, data, results=self._results)
 
-    def _existing(self, job_id: str) -> SyncJob[DataT, ResultT]:
-        return self._found(self.context.require(job_id))
+    def _existing(self, producer: SyncProducer[DataT, ResultT], record: NewRecord, data: DataT) -> SyncJob[DataT, ResultT]:
+        """Return the job that had the id of an add; where that is gone by now, ours after all."""
+        while (stored := self.context.stored(record.id)) is None:
+            if (added_ms := producer.add(record)) is not None:
+                return self._job(record, data, added_ms)
+        return self._found(stored)
 
     def _found(self, stored: StoredJob) -> SyncJob[DataT, ResultT]:
         return sync_job_of(self.context, stored, self._results)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from eventq import Queue
+from eventq import JobOptions, NewJob, Queue, SyncQueue
 from eventq.scripts import load_script
 
 from ..integration.recorder import Recorder
-from .faults import Ending, Fault, Rule, calls, calls_a_script, is_command
+from .faults import Ending, Fault, Request, Rule, calls, calls_a_script, is_command
 from .proxy import FaultProxy
 from .workload import Stopwatch, Ways, Workload, check_events, check_runs, check_stored, finished, new_seed, tell
 
@@ -84,3 +85,36 @@ async def test_lost_and_repeated_replies(server: TestServer, queue_name: str, re
     lost_of_which = f"of adds {lost('add_jobs')}, of settle and claim {lost('settle_and_claim')}"
     tell(f"lost replies: {proxy.summary()} (lost {lost_of_which})")
     tell(f"lost replies: jobs {dict(workload.calls)}, faults seen {dict(workload.errors)}, {watch.seconds:.1f} s")
+
+
+@pytest.mark.parametrize("way", ["Queue", "SyncQueue", "bulk"])
+async def test_an_own_id_that_is_free_again_before_its_job_is_read_is_ours(
+    single_server: TestServer, queue_name: str, way: str
+) -> None:
+    """The job that had the id is removed between the add, which told that it is there, and the look at it: ours is added."""
+    with FaultProxy(single_server.port) as proxy:
+        async with Queue(queue_name, url=proxy.url) as queue, Queue(queue_name, url=single_server.url) as direct:
+            old = await direct.add("old", job_id="own")
+            reads, looks = calls("get_jobs"), 0
+
+            def is_looked_at(request: Request) -> bool:
+                nonlocal looks
+                if reads(request) and not looks:
+                    looks += 1
+                    with SyncQueue(queue_name, url=single_server.url) as other:
+                        found = other.get_job(old.id)
+                        assert found
+                        found.remove()
+                return False
+
+            proxy.inject(Rule(Fault.CUT_REQUEST, when=is_looked_at))
+            if way == "SyncQueue":
+                with SyncQueue(queue_name, url=proxy.url) as sync:
+                    assert "own" == (await asyncio.to_thread(sync.add, "new", 1, job_id="own")).id
+            elif way == "bulk":
+                assert ["own"] == [job.id for job in await queue.add_bulk([NewJob("new", 1, JobOptions(job_id="own"))])]
+            else:
+                assert "own" == (await queue.add("new", 1, job_id="own")).id
+            assert looks == 1
+            stored = await direct.get_job("own")
+            assert stored and ("new", 1) == (stored.name, stored.data)
