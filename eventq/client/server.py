@@ -19,7 +19,7 @@ from redis.retry import Retry as SyncRetry
 
 from eventq.client.address import SCHEMES, parse_address
 from eventq.client.faults import not_a_cluster_url
-from eventq.client.tls import is_tls, least_version, weakness
+from eventq.client.tls import is_tls, least_version, unusable, weakness
 from eventq.embedded import start_embedded
 from eventq.errors import ConfigurationError
 
@@ -62,9 +62,13 @@ class Server:
             self.asked += " (neither url= nor EVENTQ_URL says where the server is; embedded:// starts one here)"
         try:
             self.address = parse_address(self._url)
-            weak = weakness(self.address.nodes[0])  # every node has the same options
+            node = self.address.nodes[0]  # every node has the same options
+            wrong = unusable(node)
+            weak = "" if wrong else weakness(node)
         except ValueError:  # its text may quote a part of the password
             raise ConfigurationError(f"url {self.where!r}: {self._unreadable}") from None
+        if wrong:
+            raise ConfigurationError(f"url {self.where!r}: {wrong}")
         if weak and os.environ.get("EVENTQ_ALLOW_INSECURE_TLS") != "1":
             raise ConfigurationError(
                 f"url {self.where!r}: {weak}; name the authority to trust with ssl_ca_certs= instead "

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from ssl import TLSVersion
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from eventq import Queue, Worker
 from eventq.client.server import DEFAULT_URL, Server, redact
 from eventq.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 REDIS = "# Server\r\nredis_version:7.0.15\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n"
 
@@ -127,12 +130,30 @@ def test_tls_that_proves_nothing_has_to_be_wanted_by_name(
     Queue("q", url=url)
 
 
-@pytest.mark.parametrize("options", ["ssl_cert_reqs=s3cret", "ssl_cert_reqs=None", "ssl_min_version=s3cret", "ssl_min_version=5"])
-def test_tls_options_that_mean_nothing_are_refused(options: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("ssl_cert_reqs=s3cret", "cannot be read"),
+        ("ssl_cert_reqs=None", "cannot be read"),
+        ("ssl_min_version=s3cret", r"ssl_min_version must be 771 \(TLS 1.2\) or 772 \(TLS 1.3\)"),
+        ("ssl_min_version=1.3", "ssl_min_version must be 771"),
+        ("ssl_min_version=5", "ssl_min_version must be 771"),
+    ],
+)
+def test_tls_options_that_mean_nothing_are_refused(options: str, words: str) -> None:
     """They are not taken for the default, and no value is quoted."""
-    with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+    with pytest.raises(ConfigurationError, match=words) as caught:
         Queue("q", url=f"rediss://h?{options}")
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["rediss://h", "sentinel+tls://h/main", "cluster+tls://h"])
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"])
+def test_a_file_that_is_not_there_is_no_server_that_is_away(scheme: str, option: str, tmp_path: Path) -> None:
+    """It is told by name as soon as it is named."""
+    with pytest.raises(ConfigurationError, match=rf"{option}=/nowhere: there is no such file, or it may not be read"):
+        Queue("q", url=f"{scheme}?{option}=%2Fnowhere")
+    Queue("q", url=f"{scheme}?{option}={tmp_path}")
 
 
 @pytest.mark.parametrize(
