@@ -84,7 +84,7 @@ class QueueUnavailable(EventqError):
 class ServerRefused(EventqError):
     """Redis answered and refuses: out of memory, no permission, read only. Nothing was written by this call.
 
-    But where a first try got no answer and whoever calls was shut out then: of that try nobody knows.
+    But where a first try got no answer and whoever calls was shut out then, or the queue damaged: of that try nobody knows.
     """
 
     def __init__(self, message: str, code: str) -> None:

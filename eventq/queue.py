@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from eventq.commands.add import NewRecord
     from eventq.job import Outcomes
     from eventq.options import OptionArguments
-    from eventq.producer import Producer
     from eventq.records import StoredJob
     from eventq.signing import SigningKeys
 
@@ -136,7 +135,7 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
         if not (self._listener.is_ready and self.context.is_registered):
             await self.ready()
         added_ms = await producer.add(record)
-        return self._job(record, data, added_ms) if added_ms is not None else await self._existing(producer, record, data)
+        return self._job(record, data, added_ms) if added_ms is not None else await self._existing(record, data)
 
     async def add_bulk(
         self, jobs: Iterable[NewJob[DataT]], *, durability: Durability | str | None = None
@@ -159,7 +158,7 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
             error.confirmed = error.added[: len(error.confirmed)]
             raise
         return [
-            self._job(record, job.data, ms) if ms is not None else await self._existing(producer, record, job.data)
+            self._job(record, job.data, ms) if ms is not None else await self._existing(record, job.data)
             for job, record, ms in zip(new, records, times, strict=True)
         ]
 
@@ -212,12 +211,10 @@ class Queue(QueueCalls[DataT, ResultT], Scheduling[DataT, ResultT], Listening):
         parsed = Record(*header, said.options, record.data, record.spec)
         return Job(self.context, record.id, parsed, data, outcomes=self._listener)
 
-    async def _existing(self, producer: Producer[DataT, ResultT], record: NewRecord, data: DataT) -> Job[DataT, ResultT]:
-        """Return the job that had the id of an add; where that is gone by now, ours after all."""
-        while (stored := await self.context.stored(record.id)) is None:
-            if (added_ms := await producer.add(record)) is not None:
-                return self._job(record, data, added_ms)
-        return self._found(stored)
+    async def _existing(self, record: NewRecord, data: DataT) -> Job[DataT, ResultT]:
+        """Return the job that had the id of an add: as it is stored, or as it was given where it is gone by now."""
+        stored = await self.context.stored(record.id)
+        return self._found(stored) if stored is not None else self._job(record, data, 0)
 
     def _found(self, stored: StoredJob) -> Job[DataT, ResultT]:
         return job_of(self.context, stored, self._listener)

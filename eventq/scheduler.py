@@ -173,8 +173,9 @@ class QueueScheduler(Scheduling[Any, Any]):
         # the connection is shared: a call that is cancelled takes it along.
         listing = asyncio.create_task(self.context.runner.perform(enlist(self.context.keys)))
         listing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([listing])
         with contextlib.suppress(ServerRefused, QueueUnavailable):
-            await asyncio.shield(listing)
+            listing.result()
 
     async def _repeat(self, step: Callable[[], Command[bool]]) -> None:
         """Run slices until there is no more; not for ever, since leases are waiting to be swept."""

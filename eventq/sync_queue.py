@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from eventq.options import OptionArguments
     from eventq.records import StoredJob
     from eventq.signing import SigningKeys
-    from eventq.sync_producer import SyncProducer
 
 R = TypeVar("R")
 log: Final = logging.getLogger("eventq")
@@ -134,7 +133,7 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
         if not self.context.is_registered:
             self.context.register()
         added_ms = producer.add(record)
-        return self._job(record, data, added_ms) if added_ms is not None else self._existing(producer, record, data)
+        return self._job(record, data, added_ms) if added_ms is not None else self._existing(record, data)
 
     def add_bulk(
         self, jobs: Iterable[NewJob[DataT]], *, durability: Durability | str | None = None
@@ -152,7 +151,7 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
             error.confirmed = error.added[: len(error.confirmed)]
             raise
         return [
-            self._job(record, job.data, ms) if ms is not None else self._existing(producer, record, job.data)
+            self._job(record, job.data, ms) if ms is not None else self._existing(record, job.data)
             for job, record, ms in zip(new, records, times, strict=True)
         ]
 
@@ -287,12 +286,10 @@ class SyncQueue(SyncScheduling[DataT, ResultT]):
         parsed = Record(*header, said.options, record.data, record.spec)
         return SyncJob(self.context, record.id, parsed, data, results=self._results)
 
-    def _existing(self, producer: SyncProducer[DataT, ResultT], record: NewRecord, data: DataT) -> SyncJob[DataT, ResultT]:
-        """Return the job that had the id of an add; where that is gone by now, ours after all."""
-        while (stored := self.context.stored(record.id)) is None:
-            if (added_ms := producer.add(record)) is not None:
-                return self._job(record, data, added_ms)
-        return self._found(stored)
+    def _existing(self, record: NewRecord, data: DataT) -> SyncJob[DataT, ResultT]:
+        """Return the job that had the id of an add: as it is stored, or as it was given where it is gone by now."""
+        stored = self.context.stored(record.id)
+        return self._found(stored) if stored is not None else self._job(record, data, 0)
 
     def _found(self, stored: StoredJob) -> SyncJob[DataT, ResultT]:
         return sync_job_of(self.context, stored, self._results)

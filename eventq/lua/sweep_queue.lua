@@ -30,22 +30,27 @@ local PINNED, SLICE, LATE_SWEEPS, LATE = 1125899906842624, 100, 2, 1.25
 -- include: reclaim
 if replayed then return {'OK', 0, 0, 0, 0, -1, -1, event_bytes, 0, -1} end
 local lease, max_stalls, limit = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local marks = redis.call('HMGET', meta_key, 'swept_at', 'late_sweeps')
+local marks = redis.call('HMGET', meta_key, 'swept_at', 'late_sweeps', 'short_grace_at')
 local swept_at, late = tonumber(marks[1]) or 0, tonumber(marks[2]) or 0
 -- The latest first: slice after slice goes to the head of the line, and all of it stands there in order.
 local latest, expired = redis.call('ZREVRANGEBYSCORE', leases_key, now, '-inf', 'LIMIT', 0, limit), {}
 for index = #latest, 1, -1 do expired[#expired + 1] = latest[index] end
 local reclaimed, gap = 0, now - swept_at
 -- Who is late again and again sweeps on a loop that others block: nothing stood still, and the dead must not wait for ever.
-local is_short = gap >= 0 and gap <= lease / 2
-local may_wait = late >= 0 and late < (is_short and 1 or LATE_SWEEPS) and gap > (is_short and ARGV[8] * LATE or lease / 2)
+-- Who is often a little late gives once in a lease: a dead worker's job comes back after two at most.
+local is_short, short_at = gap >= 0 and gap <= lease / 2, tonumber(marks[3]) or 0
+if not (short_at >= 0 and short_at <= now) then short_at = 0 end
+local may_wait = is_short and gap > ARGV[8] * LATE and now - short_at >= lease
+  or gap > lease / 2 and late >= 0 and late < LATE_SWEEPS
 if may_wait or gap < -lease then
   -- include: grace
 elseif #expired > 0 then
   reclaimed = reclaim(expired, max_stalls, tonumber(ARGV[6]), tonumber(ARGV[7]))
 end
 local promoted = due_in and due_in <= 0 and promote(limit) or 0
-redis.call('HSET', meta_key, 'swept_at', now, 'late_sweeps', may_wait and late + 1 or 0)
+local is_late = may_wait and not is_short
+redis.call('HSET', meta_key, 'swept_at', now, 'late_sweeps', is_late and late + 1 or 0,
+  'short_grace_at', may_wait and is_short and now or short_at)
 -- include: totals
 local in_line = wake(math.max(1, reclaimed + promoted)) and 1 or 0
 close_call('')

@@ -44,13 +44,13 @@ class _Mark(msgspec.Struct, frozen=True, gc=False):
 
     def is_of(self, entry: Entry) -> bool:
         """Whether this is the entry that was taken."""
-        return entry.id == self.entry_id and end_of(entry) == self.seq and content_of(entry) == self.content
+        return entry.id == self.entry_id and content_of(entry) == self.content
 
 
 class Span(msgspec.Struct, frozen=True, gc=False):
     """What the plain fields of an entry say: the numbers of its first and last event, and whether it ends its epoch.
 
-    content: a hash of its events. After a split two servers have entries of one id, and even of the same numbers.
+    content: a hash of them. After a split two servers have entries of one id, and even of the same numbers.
     """
 
     kind: str
@@ -221,8 +221,8 @@ def is_readable(entry: Entry) -> bool:
 
 
 def content_of(entry: Entry) -> int:
-    """Return a hash of an entry's events, which differs by process."""
-    return hash(entry.fields.get("events"))
+    """Return a hash of an entry's events and their numbers, which differs by process."""
+    return hash((entry.fields.get("seq"), entry.fields.get("n"), entry.fields.get("events")))
 
 
 def end_of(entry: Entry) -> int | None:

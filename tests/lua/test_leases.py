@@ -214,8 +214,9 @@ def test_a_pause_costs_a_live_worker_with_a_shorter_lease_than_the_sweepers_noth
 
 
 @pytest.mark.parametrize("late", [0.63, 0.8, 1.5, 3.9])
-def test_a_sweeper_that_always_comes_a_little_late_takes_jobs_back_all_the_same(lab: Lab, late: float) -> None:
-    """With its second late sweep after the lease ended at the latest, however often it comes late."""
+@pytest.mark.parametrize("between", [0.0, 0.01, 0.4])
+def test_a_sweeper_that_always_comes_a_little_late_takes_jobs_back_all_the_same(lab: Lab, late: float, between: float) -> None:
+    """With its second late sweep after the lease ended at the latest, however often it comes late, and in time between."""
     lab.add(new())
     lab.sweep()
     lab.sweep()
@@ -225,7 +226,23 @@ def test_a_sweeper_that_always_comes_a_little_late_takes_jobs_back_all_the_same(
         lab.advance(late * SHORT_MS / 1000)
         waited += late
         lab.sweep(every_ms=EVERY_MS)
-        assert waited <= 1 + 3 * late
+        if between:
+            lab.advance(between * SHORT_MS / 1000)
+            waited += between
+            lab.sweep(every_ms=EVERY_MS)
+        assert waited <= 1 + 3 * (late + between)
+
+
+def test_a_short_pause_leaves_all_of_the_grace_to_a_long_one(lab: Lab) -> None:
+    """The lease that ends a moment after the long one gets two thirds all the same."""
+    lab.add(new())
+    lab.sweep()
+    lab.sweep()
+    (job,) = lab.claim().jobs
+    for seconds in (SHORT_MS / 1000, LEASE_MS * 0.7 / 1000):
+        lab.advance(seconds)
+        lab.sweep(every_ms=EVERY_MS)
+    assert lab.column("leases")[job.id] - lab.now() > LEASE_MS / 2
 
 
 def test_a_second_pause_right_after_the_first_is_one_all_the_same(lab: Lab) -> None:

@@ -106,6 +106,7 @@ class Model:
         self._places = FIRST_PLACE
         self._swept_at = 0
         self._late_sweeps = 0
+        self._short_grace_at = 0
         self._aged_at = 0
 
     def is_live(self, job_id: str, token: str) -> bool:
@@ -269,8 +270,10 @@ class Model:
         expired = [job for job in active if job.lease_ends <= now]
         reclaimed, gap = 0, now - self._swept_at
         is_short = 0 <= gap <= lease / 2
-        is_granted = gap > every * 1.25 and self._late_sweeps == 0 if is_short else gap > lease / 2 and self._late_sweeps < 2
+        is_given = now - self._short_grace_at < lease
+        is_granted = gap > every * 1.25 and not is_given if is_short else gap > lease / 2 and self._late_sweeps < 2
         if is_granted and is_short:
+            self._short_grace_at = now
             for job in active:
                 job.lease_ends += gap if self._swept_at < job.lease_ends < now + gap else 0
         elif is_granted:
@@ -284,7 +287,7 @@ class Model:
             reclaimed = len(expired)
         promoted = self._promote(now)
         self._swept_at, self.is_told = now, True
-        self._late_sweeps = self._late_sweeps + 1 if is_granted else 0
+        self._late_sweeps = self._late_sweeps + 1 if is_granted and not is_short else 0
         ends = [job.lease_ends for job in self.jobs.values() if job.state is JobState.ACTIVE]
         in_line = bool(self.line) or any(job.state is JobState.PRIORITIZED for job in self.jobs.values())
         next_end = max(0, min(ends) - now) if ends else None

@@ -178,12 +178,12 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a pause that is short for the sweeper counts for others' leases",
-        (("lua/sweep_queue.lua", "(is_short and ARGV[8] * LATE or lease / 2)", "lease / 2"),),
+        (("lua/sweep_queue.lua", "is_short and gap > ARGV[8] * LATE", "false"),),
         ("tests/lua/test_leases.py",),
     ),
     Mutant(
         "a sweeper that always comes a little late takes nothing back",
-        (("lua/sweep_queue.lua", "may_wait and late + 1 or 0", "may_wait and not is_short and late + 1 or 0"),),
+        (("lua/sweep_queue.lua", " and now - short_at >= lease", ""),),
         ("tests/lua/test_leases.py",),
     ),
     Mutant(
@@ -193,7 +193,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "sweepers that are always late take nothing back",
-        (("lua/sweep_queue.lua", "may_wait and late + 1 or 0", "0"),),
+        (("lua/sweep_queue.lua", "is_late and late + 1 or 0", "0"),),
         ("tests/lua/test_leases.py",),
     ),
     Mutant(

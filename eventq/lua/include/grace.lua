@@ -3,7 +3,7 @@
 -- twice in mass; leases that would end before that, too. A lease longer than the sweeper's own gets what it had left at the last
 -- sweep. After one late sweep the next gives only to what ended by now: what it was given last time must come to an end.
 -- A shorter time than half of the sweeper's lease may be longer than another's: leases that ended in it, or would
--- end within as much, have left what they had left at the last sweep. Not twice in a row either.
+-- end within as much, have left what they had left at the last sweep.
 -- Or the clock was set back by more than a lease: what was not renewed since keeps what it had left, or it would wait that much longer.
 -- Needs: now, lease, swept_at, gap, is_short, late, leases_key.
 local grant = now + math.floor(lease * 2 / 3)
