@@ -69,7 +69,7 @@ class QueueState:
 
 
 async def examine_queue(runner: AsyncRunner, keys: QueueKeys, treatment: Treatment | None = None) -> list[Finding]:
-    """Examine one queue in some thirty calls, each of bounded size. treatment: and every job of it, instead of a sample."""
+    """Examine one queue in some sixty calls, each of bounded size. treatment: and every job of it, instead of a sample."""
     try:
         return await _examine(runner, keys, treatment)
     except EventqError:
@@ -89,7 +89,10 @@ async def _examine(runner: AsyncRunner, keys: QueueKeys, treatment: Treatment | 
     findings.append(_upkeep(queue))
     findings += [each for each in (await _overdue(runner, keys, queue), await _oldest(runner, keys, queue)) if each]
     if treatment is None:
-        findings += await examine_records(runner, keys)
+        # Also where nothing failed: the totals are read by nobody here, but workers cannot do without them.
+        wrong = await runner.perform(examine_types(keys))
+        found = Examined(wrong_types=wrong)
+        findings += findings_of(keys, found, repaired=False) if wrong else await examine_records(runner, keys)
     else:
         found = await examine_all(runner, keys, treatment.away_ms)
         findings += findings_of(keys, found, repaired=treatment.repair)

@@ -11,6 +11,8 @@ from .kinds import Faults
 from .scene import LEASE
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .crew import Actor
     from .scene import Scene
 
@@ -26,11 +28,23 @@ async def replaced(scene: Scene, victim: Actor) -> None:
     await scene.replace(victim)
 
 
+async def ready(scene: Scene, **options: Any) -> Actor:
+    """Start a worker and return it; where another fault kills it before it is ready, one more."""
+    worker = scene.start_worker(**options)
+    try:
+        await worker.expect("ready")
+    except AssertionError:
+        if worker.said[-1] != "exit -9":
+            raise
+        worker = scene.start_worker(**options)
+        await worker.expect("ready")
+    return worker
+
+
 # Under load it may have claimed something all the same.
 @fault(1, "worker killed while idle", stalls=True)
 async def worker_killed_idle(scene: Scene) -> None:
-    idle = scene.start_worker(concurrency=1)
-    await idle.expect("ready")
+    idle = await ready(scene, concurrency=1)
     await scene.pause(0, 0.3)
     await idle.kill()
 
@@ -175,7 +189,7 @@ async def reader_killed(scene: Scene) -> None:
 @fault(59, "listeners that raise, and some that hang", times=1)
 async def bad_listeners(scene: Scene) -> None:
     for listener in ("raising", "hanging"):
-        await scene.start_worker(listener=listener).expect("ready")
+        await ready(scene, listener=listener)
 
 
 @fault(60, "exporter and tracer killed", times=2)
