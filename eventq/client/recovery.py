@@ -111,7 +111,8 @@ class Recovery:
 
     def _refusal(self, fault: Exception) -> EventqError:
         refused = refusal(fault, self._what)
-        is_told = self._is_script and self._patience is not None  # who has all the time in the world tries again, whatever it was
+        # Who has all the time in the world tries again, whatever it was.
+        is_told = self._is_script and self._patience is not None
         if self._is_unknown and is_told and isinstance(refused, ServerRefused) and refused.code in _PASSING:
             # It refuses the repetition; of the first try nobody knows. (Who is shut out has to know that above all.)
             return unavailable(self._what, self._server.asked, monotonic() - self._began, fault)

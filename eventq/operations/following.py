@@ -50,7 +50,7 @@ class _Mark(msgspec.Struct, frozen=True, gc=False):
 class Span(msgspec.Struct, frozen=True, gc=False):
     """What the plain fields of an entry say: the numbers of its first and last event, and whether it ends its epoch.
 
-    content: a hash of them. After a split two servers have entries of one id, and even of the same numbers.
+    content: a hash of its events and their numbers. After a split two servers have entries of one id, even of the same numbers.
     """
 
     kind: str
@@ -76,7 +76,7 @@ class Cursor:
         self._keys = keys
         self.position = Position()
         self.is_whole = False
-        #: The entries taken last and the number each ends with, to find out where the stream went back to.
+        #: The entries taken last, to find out where the stream went back to.
         self._marks: deque[_Mark] = deque(maxlen=_MARKS)
 
     def stand(self, position: Position, *, is_whole: bool) -> None:
@@ -176,9 +176,8 @@ class Cursor:
         What came after is undone, and what stands there now is new, even if it is older than what was read.
         """
         oldest: list[Entry] = yield first_entry(self._keys)
-        marks = [
-            mark for mark in self._marks if oldest and _order(mark.entry_id) >= _order(oldest[0].id)
-        ]  # the others were trimmed
+        # The others were trimmed.
+        marks = [mark for mark in self._marks if oldest and _order(mark.entry_id) >= _order(oldest[0].id)]
         common = 0
         undone = len(marks)
         while common < undone:
